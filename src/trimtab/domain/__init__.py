@@ -1,0 +1,1 @@
+"""Values and contracts: the nouns every other part speaks. Imports nothing of ours."""

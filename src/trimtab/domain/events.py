@@ -1,0 +1,269 @@
+"""What happens during a turn, as plain frozen values.
+
+The orchestrator yields them, the store appends them, every face reads them. `type` is the wire name; `to_wire` and
+`from_wire` are inverse. An event is never changed after it was appended.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from .passage import Citation, Passage
+
+
+class TurnStatus(StrEnum):
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Stopped at an approval; continues when a person decides."""
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """The server died under it. What it had is kept."""
+
+    @property
+    def final(self) -> bool:
+        return self not in (TurnStatus.RUNNING, TurnStatus.WAITING)
+
+
+class CallStatus(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    """The tool ran and failed, or could not run."""
+    INVALID = "invalid"
+    """The arguments did not fit the schema; it was never run."""
+    REJECTED = "rejected"
+    """A person said no."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds. `first_token` counts from the moment the turn started."""
+
+    total: float = 0.0
+    first_token: float | None = None
+    retrieval: float = 0.0
+    model: float = 0.0
+    tools: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What produced an answer, enough to ask later which version said this."""
+
+    model: str = ""
+    version: str = ""
+    adapter: str = ""
+    prompt_version: str = ""
+    connectors: Mapping[str, str] = field(default_factory=dict)
+    """Connector name to its version, for those that were called."""
+    passages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Considered:
+    """One tool the router looked at."""
+
+    name: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    type: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class TurnStarted(Event):
+    type: ClassVar[str] = "turn.started"
+    model: str
+    question: str
+
+
+@dataclass(frozen=True)
+class PassagesFound(Event):
+    """Search ran. `used` says whether any was above the floor, and so reached the model."""
+
+    type: ClassVar[str] = "passages.found"
+    passages: tuple[Passage, ...]
+    floor: float
+    used: bool
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ToolsConsidered(Event):
+    """Which tools were offered, which was chosen, and why the others were not."""
+
+    type: ClassVar[str] = "tools.considered"
+    strategy: str
+    """``"native"`` (the model was shown them all) or ``"guided"`` (the router decided)."""
+    offered: tuple[Considered, ...]
+    chosen: tuple[str, ...] = ()
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class ToolRequested(Event):
+    type: ClassVar[str] = "tool.requested"
+    call_id: str
+    tool: str
+    connector: str
+    arguments: Mapping[str, Any]
+    effect: str
+
+
+@dataclass(frozen=True)
+class ApprovalNeeded(Event):
+    type: ClassVar[str] = "approval.needed"
+    approval_id: str
+    call_id: str
+    tool: str
+    connector: str
+    arguments: Mapping[str, Any]
+    effect: str
+    reason: str
+    expires_at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True)
+class ApprovalDecided(Event):
+    type: ClassVar[str] = "approval.decided"
+    approval_id: str
+    call_id: str
+    decision: str
+    """``"approve"``, ``"reject"`` or ``"expired"``."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ToolFinished(Event):
+    type: ClassVar[str] = "tool.finished"
+    call_id: str
+    tool: str
+    connector: str
+    status: CallStatus
+    text: str
+    data: Any = None
+    sources: tuple[Mapping[str, str], ...] = ()
+    untrusted: bool = True
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TextDelta(Event):
+    """More of the answer. The whole answer is the deltas in order, unless a later `TextReplaced` says otherwise."""
+
+    type: ClassVar[str] = "text.delta"
+    text: str
+
+
+@dataclass(frozen=True)
+class TextReplaced(Event):
+    """The draft was checked against its sources and did not hold; this is the answer instead."""
+
+    type: ClassVar[str] = "text.replaced"
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TurnFinished(Event):
+    type: ClassVar[str] = "turn.finished"
+    status: TurnStatus
+    """`DONE` or `CANCELLED`."""
+    text: str
+    citations: tuple[Citation, ...] = ()
+    usage: Usage = Usage()
+    timing: Timing = Timing()
+    lineage: Lineage = Lineage()
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class TurnFailed(Event):
+    """`FAILED` or `INTERRUPTED`. `text` is what there was of the answer."""
+
+    type: ClassVar[str] = "turn.failed"
+    status: TurnStatus
+    code: str
+    message: str
+    text: str = ""
+
+
+TYPES: dict[str, type[Event]] = {cls.type: cls for cls in Event.__subclasses__()}
+
+
+def to_wire(event: Event) -> dict[str, Any]:
+    """JSON-safe mapping with the event's `type`; what the log stores and SSE sends."""
+    return {"type": event.type, **_plain(event)}
+
+
+def from_wire(data: Mapping[str, Any]) -> Event:
+    """Inverse of `to_wire`. Unknown fields (from a newer writer) are ignored.
+
+    Raises:
+        KeyError: the type is not one of `TYPES`.
+    """
+    event: Event = _build(TYPES[data["type"]], data)
+    return event
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {name: _plain(getattr(value, name)) for name in _hints(type(value))}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, StrEnum):
+        return value.value
+    return value
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        hints = typing.get_type_hints(cls)
+        _HINTS[cls] = {f.name: hints[f.name] for f in fields(cls)}
+    return _HINTS[cls]
+
+
+def _build(hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        inner = typing.get_args(hint)[0]
+        return tuple(_build(inner, v) for v in value)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _build(next(a for a in typing.get_args(hint) if a is not type(None)), value)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint(**{n: _build(h, value[n]) for n, h in _hints(hint).items() if n in value})
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
+    return value

@@ -1,0 +1,59 @@
+"""What a model can do and how it likes to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. `None` leaves the server's default."""
+
+    temperature: float = 0.7
+    top_p: float | None = None
+    min_p: float | None = None
+    top_k: int | None = None
+    repeat_penalty: float | None = None
+    max_tokens: int = 512
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A model's capabilities. The orchestrator decides by these, never by a model's name."""
+
+    name: str
+    """What lineage and `/v1/models` say."""
+    tools: Literal["native", "guided", "none"] = "guided"
+    grounding: Literal["quote", "write"] = "quote"
+    """With passages: ``quote`` the best sentences and let the model phrase them (small models), or let it ``write``
+    a cited answer."""
+    context_tokens: int = 4096
+    chat_template: str = ""
+    """``""`` means the server applies the model's own."""
+    system_role: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    base_url: str = ""
+    version: str = ""
+
+
+class Embedder(Protocol):
+    """Texts to unit vectors. LangChain's `Embeddings` satisfies this."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]: ...
+    def embed_query(self, text: str) -> list[float]: ...
+
+
+class TokenCounter(Protocol):
+    def __call__(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special tokens."""
+        ...
+
+
+class Health(Protocol):
+    """Anything `doctor` and `/readyz` can ask."""
+
+    async def check(self) -> dict[str, Any]: ...
