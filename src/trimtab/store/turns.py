@@ -1,0 +1,352 @@
+"""Turns and the append-only event log that every face reads.
+
+A turn's row, its question, its (still empty) answer and its first events are written in one transaction. Each later
+batch of events changes the turn's status and the answer with it, so log, turn and answer never disagree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, func, select, update
+
+from trimtab.domain import events as ev
+from trimtab.domain import ids
+from trimtab.domain.errors import Conflict, InvalidInput, NotFound
+
+from . import threads as _threads
+from .schema import approvals, events, messages, threads, turns
+
+APPROVAL_SECONDS = 24 * 3600.0
+ACTIVE = (ev.TurnStatus.RUNNING, ev.TurnStatus.WAITING)
+
+
+def start(
+    connection: Connection,
+    owner: str,
+    thread_id: str,
+    text: str,
+    *,
+    runner: str,
+    options: Mapping[str, Any],
+    parent: str | None = None,
+) -> dict[str, Any]:
+    """Store a question under the thread's head (or `parent`) and open a turn for it."""
+    thread = _threads.get(connection, owner, thread_id)
+    _refuse_if_active(connection, thread_id)
+    if parent is not None and parent not in _threads.tree_of(connection, thread_id):
+        raise NotFound(f"No message {parent} in thread {thread_id}.")
+    turn_id = ids.new("trn")
+    question = _threads.add_message(
+        connection, thread_id, "user", text, parent=parent or thread["head_id"], turn=turn_id
+    )
+    if thread["head_id"] is None and thread["title"] == _threads.UNTITLED and text.strip():
+        title = _threads.clean_title(text)
+        connection.execute(update(threads).where(threads.c.id == thread_id).values(title=title))
+    return _open(connection, owner, thread_id, turn_id, question, runner, options)
+
+
+def regenerate(
+    connection: Connection, owner: str, message_id: str, *, runner: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Open another turn for the question that `message_id` answers; the new answer becomes its sibling."""
+    answer = _threads.message_of(connection, owner, message_id)
+    if answer["role"] != "assistant":
+        raise InvalidInput("Only an answer can be generated again. Give the id of an assistant message.")
+    _refuse_if_active(connection, answer["thread_id"])
+    return _open(connection, owner, answer["thread_id"], ids.new("trn"), answer["parent_id"], runner, options)
+
+
+def _open(
+    connection: Connection,
+    owner: str,
+    thread_id: str,
+    turn_id: str,
+    question_id: str,
+    runner: str,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    answer = _threads.add_message(
+        connection, thread_id, "assistant", "", parent=question_id, turn=turn_id, status=ev.TurnStatus.RUNNING
+    )
+    row = {
+        "id": turn_id,
+        "thread_id": thread_id,
+        "owner_id": owner,
+        "question_id": question_id,
+        "answer_id": answer,
+        "status": ev.TurnStatus.RUNNING.value,
+        "options": dict(options),
+        "runner": runner,
+        "created_at": time.time(),
+        "finished_at": None,
+    }
+    connection.execute(turns.insert().values(row))
+    return row
+
+
+def _refuse_if_active(connection: Connection, thread_id: str) -> None:
+    active = connection.execute(
+        select(turns.c.id, turns.c.status).where(turns.c.thread_id == thread_id, turns.c.status.in_(ACTIVE))
+    ).first()
+    if active is not None:
+        raise Conflict(
+            f"This thread is still answering (turn {active.id} is {active.status}). Wait for it, decide its approval, "
+            "or stop it first.",
+            turn_id=active.id,
+        )
+
+
+def append(
+    connection: Connection, turn: Mapping[str, Any], batch: Sequence[ev.Event]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Add events to the log and bring turn, answer and approvals in line with them. Returns ``(seq, wire)``."""
+    now = time.time()
+    out = []
+    for event in batch:
+        wire = ev.to_wire(event)
+        done = connection.execute(
+            events.insert().values(
+                turn_id=turn["id"],
+                thread_id=turn["thread_id"],
+                at=now,
+                type=event.type,
+                data=orjson.dumps(wire).decode(),
+            )
+        )
+        assert done.inserted_primary_key is not None
+        out.append((int(done.inserted_primary_key[0]), wire))
+        _apply(connection, turn, event, now)
+    return out
+
+
+def _apply(connection: Connection, turn: Mapping[str, Any], event: ev.Event, now: float) -> None:
+    match event:
+        case ev.ApprovalNeeded():
+            connection.execute(
+                approvals.insert().values(
+                    id=event.approval_id,
+                    turn_id=turn["id"],
+                    owner_id=turn["owner_id"],
+                    call_id=event.call_id,
+                    tool=event.tool,
+                    connector=event.connector,
+                    effect=event.effect,
+                    reason=event.reason,
+                    arguments=dict(event.arguments),
+                    digest=call_digest(event.tool, event.arguments, turn["owner_id"]),
+                    status="pending",
+                    created_at=now,
+                    expires_at=event.expires_at,
+                )
+            )
+        case ev.TurnFinished():
+            wire = ev.to_wire(event)
+            _settle(
+                connection,
+                turn,
+                event.status,
+                event.text,
+                now,
+                **{key: wire[key] for key in ("citations", "usage", "timing", "lineage")},
+            )
+        case ev.TurnFailed():
+            _settle(connection, turn, event.status, event.text, now)
+
+
+def _settle(
+    connection: Connection, turn: Mapping[str, Any], status: ev.TurnStatus, text: str, now: float, **columns: Any
+) -> None:
+    connection.execute(
+        update(messages)
+        .where(messages.c.id == turn["answer_id"])
+        .values(text=text, text_digest=_threads.text_digest(text), status=status.value, **columns)
+    )
+    connection.execute(update(turns).where(turns.c.id == turn["id"]).values(status=status.value, finished_at=now))
+    connection.execute(update(threads).where(threads.c.id == turn["thread_id"]).values(updated_at=now))
+
+
+def set_status(connection: Connection, turn_id: str, status: ev.TurnStatus, runner: str | None = None) -> None:
+    values: dict[str, Any] = {"status": status.value}
+    if runner is not None:
+        values["runner"] = runner
+    connection.execute(update(turns).where(turns.c.id == turn_id).values(**values))
+    connection.execute(
+        update(messages)
+        .where(messages.c.turn_id == turn_id, messages.c.role == "assistant")
+        .values(status=status.value)
+    )
+
+
+def get(connection: Connection, owner: str, turn_id: str) -> dict[str, Any]:
+    row = connection.execute(select(turns).where(turns.c.id == turn_id, turns.c.owner_id == owner)).first()
+    if row is None:
+        raise NotFound(f"No turn {turn_id}. Its thread may have been deleted.")
+    return dict(row._mapping)
+
+
+def log(
+    connection: Connection, turn_id: str, *, after: int = 0, limit: int = 1000, deltas: bool = True
+) -> list[tuple[int, dict[str, Any]]]:
+    """Events of a turn after `after`, oldest first, as ``(seq, wire)``. The caller has checked the owner."""
+    query = select(events.c.seq, events.c.data).where(events.c.turn_id == turn_id, events.c.seq > after)
+    if not deltas:
+        query = query.where(events.c.type != ev.TextDelta.type)
+    return [(row.seq, orjson.loads(row.data)) for row in connection.execute(query.order_by(events.c.seq).limit(limit))]
+
+
+def log_of_thread(
+    connection: Connection, owner: str, *, thread: str | None, after: int, limit: int = 1000
+) -> list[tuple[int, str, dict[str, Any]]]:
+    """Events of one thread, or of all the owner's threads, after `after`: ``(seq, turn_id, wire)``."""
+    query = (
+        select(events.c.seq, events.c.turn_id, events.c.data)
+        .join(turns, turns.c.id == events.c.turn_id)
+        .where(turns.c.owner_id == owner, events.c.seq > after)
+    )
+    if thread is not None:
+        query = query.where(events.c.thread_id == thread)
+    rows = connection.execute(query.order_by(events.c.seq).limit(limit))
+    return [(row.seq, row.turn_id, orjson.loads(row.data)) for row in rows]
+
+
+def steps_of(connection: Connection, turn_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What each turn did, without the text deltas: for drawing past answers with their cards."""
+    rows = connection.execute(
+        select(events.c.turn_id, events.c.data)
+        .where(events.c.turn_id.in_(turn_ids), events.c.type != ev.TextDelta.type)
+        .order_by(events.c.seq)
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row.turn_id, []).append(orjson.loads(row.data))
+    return found
+
+
+def latest_seq(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(events.c.seq), 0))).scalar_one())
+
+
+def draft(connection: Connection, turn_id: str) -> str:
+    """The answer so far: the deltas, from the last replacement on."""
+    text = ""
+    for _, wire in log(connection, turn_id, limit=1_000_000):
+        if wire["type"] == ev.TextDelta.type:
+            text += wire["text"]
+        elif wire["type"] == ev.TextReplaced.type:
+            text = wire["text"]
+    return text
+
+
+def interrupt_abandoned(connection: Connection, runner: str) -> list[str]:
+    """Close the turns that were running when an earlier server died, keeping what they had. Returns their ids.
+
+    Turns that wait for an approval are left: they go on when the person decides.
+    """
+    rows = connection.execute(
+        select(turns).where(turns.c.status == ev.TurnStatus.RUNNING.value, turns.c.runner != runner)
+    ).all()
+    for row in rows:
+        turn = dict(row._mapping)
+        failed = ev.TurnFailed(
+            status=ev.TurnStatus.INTERRUPTED,
+            code="interrupted",
+            message="Trimtab stopped while this was being answered. What it had is kept; ask again for the rest.",
+            text=draft(connection, turn["id"]),
+        )
+        append(connection, turn, [failed])
+    return [row.id for row in rows]
+
+
+# ---------------------------------------------------------------------- approvals
+
+
+def call_digest(tool: str, arguments: Mapping[str, Any], owner: str) -> str:
+    """Binds an approval to this tool, these arguments and this person."""
+    return _threads.text_digest(orjson.dumps([tool, dict(arguments), owner], option=orjson.OPT_SORT_KEYS).decode())
+
+
+def pending_approvals(connection: Connection, owner: str) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        select(approvals, turns.c.thread_id)
+        .join(turns, turns.c.id == approvals.c.turn_id)
+        .where(
+            approvals.c.owner_id == owner,
+            approvals.c.status == "pending",
+            approvals.c.expires_at > time.time(),
+            turns.c.status.in_(ACTIVE),
+        )
+        .order_by(approvals.c.created_at)
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def approval(connection: Connection, owner: str, approval_id: str) -> dict[str, Any]:
+    row = connection.execute(
+        select(approvals).where(approvals.c.id == approval_id, approvals.c.owner_id == owner)
+    ).first()
+    if row is None:
+        raise NotFound(f"No approval {approval_id}.")
+    return dict(row._mapping)
+
+
+def decide(
+    connection: Connection,
+    owner: str,
+    approval_id: str,
+    decision: str,
+    *,
+    digest: str,
+    arguments: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Use an approval, once. `digest` is what the person was shown; with `arguments` they edited the call.
+
+    Returns the turn. The decision is in the log when this returns.
+
+    Raises:
+        Conflict: decided before, expired, or not the call that was shown.
+    """
+    row = approval(connection, owner, approval_id)
+    turn = get(connection, owner, row["turn_id"])
+    if row["status"] != "pending":
+        raise Conflict(f"This approval was already decided ({row['status']}). Nothing was done again.")
+    if turn["status"] not in ACTIVE:
+        raise Conflict(f"The turn that asked for this has ended ({turn['status']}). Ask again.")
+    if row["digest"] != digest:
+        raise Conflict("This is not the call you were shown. Look at it again before you decide.")
+    if row["expires_at"] <= time.time():
+        raise Conflict("This approval has expired. Ask again.", approval_id=approval_id)
+    used = connection.execute(
+        update(approvals)
+        .where(approvals.c.id == approval_id, approvals.c.status == "pending")
+        .values(status=decision, decided_at=time.time())
+    )
+    if not used.rowcount:
+        raise Conflict("This approval was already decided. Nothing was done again.")
+    final = dict(arguments) if arguments is not None else dict(row["arguments"])
+    append(
+        connection,
+        turn,
+        [ev.ApprovalDecided(approval_id, row["call_id"], decision, final if decision == "approve" else {})],
+    )
+    return turn
+
+
+def expire(connection: Connection) -> list[dict[str, Any]]:
+    """Mark approvals whose time is over and log it; returns their turns, which can now go on."""
+    rows = connection.execute(
+        select(approvals, turns.c.thread_id, turns.c.status.label("turn_status"))
+        .join(turns, turns.c.id == approvals.c.turn_id)
+        .where(approvals.c.status == "pending", approvals.c.expires_at <= time.time())
+    ).all()
+    waiting = []
+    for row in rows:
+        connection.execute(update(approvals).where(approvals.c.id == row.id).values(status="expired"))
+        if row.turn_status == ev.TurnStatus.WAITING.value:
+            turn = get(connection, row.owner_id, row.turn_id)
+            append(connection, turn, [ev.ApprovalDecided(row.id, row.call_id, "expired")])
+            waiting.append(turn)
+    return waiting
