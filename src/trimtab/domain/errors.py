@@ -1,22 +1,22 @@
 """Every error Trimtab raises on purpose. One base; each message says what happened, to what, and what to do next.
 
-    TrimtabError
-    ├── InvalidInput        400  the request itself is wrong
-    ├── Unauthenticated     401  no key, or one we do not know
-    ├── Forbidden           403  the key is known, the thing belongs to someone else
-    ├── NotFound            404
-    ├── Conflict            409  it was already decided, or has changed since
-    ├── TooLarge            413
-    ├── TooManyRequests     429  `retry_after` says when to come back
-    ├── Unavailable         503  something we depend on is down
-    │   ├── MissingExtra         a Python extra is not installed; names its pip command
-    │   ├── EngineError          the model's engine
-    │   │   ├── EngineDied       it crashed while it was working on this request
-    │   │   ├── EngineBusy       its queue is full
-    │   │   └── EngineRefused    it answered with an error
-    │   └── ModelFileError       a weights file is missing, damaged or not what its hash says
-    ├── DeadlineExceeded    504
-    └── ToolError           goes back to the model as a result, never up to the person as a failure
+TrimtabError
+├── InvalidInput        400  the request itself is wrong
+├── Unauthenticated     401  no key, or one we do not know
+├── Forbidden           403  the key is known, the thing belongs to someone else
+├── NotFound            404
+├── Conflict            409  it was already decided, or has changed since
+├── TooLarge            413
+├── TooManyRequests     429  `retry_after` says when to come back
+├── Unavailable         503  something we depend on is down
+│   ├── MissingExtra         a Python extra is not installed; names its pip command
+│   ├── EngineError          the model's engine
+│   │   ├── EngineDied       it crashed while it was working on this request
+│   │   ├── EngineBusy       its queue is full
+│   │   └── EngineRefused    it answered with an error
+│   └── ModelFileError       a weights file is missing, damaged or not what its hash says
+├── DeadlineExceeded    504
+└── ToolError           goes back to the model as a result, never up to the person as a failure
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class MissingExtra(Unavailable):
     code = "missing_extra"
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an extra that is not installed. Run: pip install 'trimtab[{extra}]'", extra=extra)
+        super().__init__(
+            f"{what} needs an extra that is not installed. Run: pip install 'trimtab[{extra}]'", extra=extra
+        )
 
 
 class EngineError(Unavailable):

@@ -132,6 +132,8 @@ class ToolRequested(Event):
     connector: str
     arguments: Mapping[str, Any]
     effect: str
+    step: int = 0
+    """Calls the model made together share a step."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class ToolFinished(Event):
     text: str
     data: Any = None
     sources: tuple[Mapping[str, str], ...] = ()
+    answer: str = ""
+    """The result as one plain sentence, where the tool could say it itself."""
     untrusted: bool = True
     seconds: float = 0.0
 
@@ -200,6 +204,8 @@ class TurnFinished(Event):
     timing: Timing = Timing()
     lineage: Lineage = Lineage()
     finish_reason: str = "stop"
+    unsupported: tuple[str, ...] = ()
+    """Numbers and names in the answer that no source of it contains."""
 
 
 @dataclass(frozen=True)

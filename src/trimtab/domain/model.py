@@ -40,6 +40,15 @@ class Profile:
     version: str = ""
 
 
+QUESTION_KEY = "trimtab_question"
+"""In the last human message's `additional_kwargs`: what the person really typed, where the content is that plus
+passages. A model that routes by similarity routes on this."""
+
+EVIDENCE_KEY = "trimtab_evidence"
+"""Beside it: how well (cosine, 0..1) the best sentence of the documents answers. A router prefers the documents to a
+tool that matches less well."""
+
+
 class Embedder(Protocol):
     """Texts to unit vectors. LangChain's `Embeddings` satisfies this."""
 
