@@ -1,0 +1,121 @@
+"""One declared tool as a LangChain tool: arguments checked, deadline kept, result shaped, secrets taken out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from langchain_core.tools import StructuredTool
+from pydantic import ValidationError
+from typing_extensions import override
+
+from trimtab.domain.errors import InvalidInput, ToolError
+from trimtab.domain.tool import METADATA_KEY, ToolInfo, ToolOutcome
+
+from . import schema
+from .declare import Connector, Declaration
+from .http import Http
+from .result import clean, outcome
+
+Call = Callable[[Mapping[str, Any]], Awaitable[ToolOutcome]]
+"""Arguments that were already validated, to an outcome."""
+
+REMOVED = "[secret removed]"
+
+
+class ConnectorTool(StructuredTool):
+    """A LangChain tool whose wrong arguments are an `InvalidInput` that names them."""
+
+    @override
+    def _parse_input(self, tool_input: str | dict[str, Any], tool_call_id: str | None) -> str | dict[str, Any]:
+        if isinstance(tool_input, str):
+            raise InvalidInput(f"{self.name} takes named arguments, not one text. Send a JSON object.")
+        try:
+            return super()._parse_input(tool_input, tool_call_id)
+        except ValidationError as error:
+            raise schema.problem(error, self.name) from None
+
+
+def langchain_tool(connector: Connector, declared: Declaration, call: Call) -> ConnectorTool:
+    """The tool a model is shown. Its artifact is the `ToolOutcome`, its `metadata` holds the `ToolInfo`."""
+
+    async def run(**arguments: Any) -> tuple[str, ToolOutcome]:
+        result = await call(arguments)
+        return result.text, result
+
+    return ConnectorTool(
+        name=declared.model_name,
+        description=declared.description,
+        args_schema=declared.arguments,
+        coroutine=run,
+        response_format="content_and_artifact",
+        metadata={METADATA_KEY: tool_info(connector, declared)},
+    )
+
+
+def tool_info(connector: Connector, declared: Declaration) -> ToolInfo:
+    return ToolInfo(
+        name=declared.model_name,
+        description=declared.description,
+        connector=connector.name,
+        connector_version=connector.version,
+        effect=declared.effect,
+        untrusted=declared.untrusted,
+        examples=declared.examples,
+        timeout=declared.timeout,
+    )
+
+
+async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Http, secret: str) -> ToolOutcome:
+    """Call the function and shape what it returns.
+
+    Raises:
+        ToolError: it failed, or took longer than its declared timeout.
+        InvalidInput: the function itself found an argument wrong.
+    """
+    injected = dict.fromkeys(declared.http_parameters, http)
+    try:
+        async with asyncio.timeout(declared.timeout) as deadline:
+            returned = await declared.function(**arguments, **injected)
+        meta = {"tool": declared.dotted}
+        shaped = outcome(returned, max_chars=declared.max_chars, meta=meta)
+    except (ToolError, InvalidInput) as error:
+        raise type(error)(redact(error.message, secret), **error.detail) from (None if secret else error)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise ToolError(f"{declared.dotted} waited too long for something it needs.") from error
+        raise ToolError(f"{declared.dotted} did not finish within {declared.timeout:g} seconds.") from None
+    except Exception as error:
+        said = redact(clean(f"{type(error).__name__}: {error}")[0][:300], secret)
+        # With a key in play the original is left out of the chain: a traceback would print what it holds.
+        raise ToolError(f"{declared.dotted} failed inside its own code. {said}") from (None if secret else error)
+    return _redacted(shaped, secret)
+
+
+def redact(text: str, secret: str) -> str:
+    return text.replace(secret, REMOVED) if secret else text
+
+
+def _redacted(result: ToolOutcome, secret: str) -> ToolOutcome:
+    """A service may echo what it was sent, the key included."""
+    if not secret:
+        return result
+    return ToolOutcome(
+        text=redact(result.text, secret),
+        data=_redact_data(result.data, secret),
+        sources=tuple(type(s)(redact(s.title, secret), redact(s.url, secret), s.retrieved_at) for s in result.sources),
+        answer=redact(result.answer, secret),
+        truncated=result.truncated,
+        meta=result.meta,
+    )
+
+
+def _redact_data(value: Any, secret: str) -> Any:
+    if isinstance(value, str):
+        return redact(value, secret)
+    if isinstance(value, list):
+        return [_redact_data(item, secret) for item in value]
+    if isinstance(value, dict):
+        return {redact(name, secret): _redact_data(item, secret) for name, item in value.items()}
+    return value

@@ -1,0 +1,174 @@
+"""What a connector says about itself: its name, the hosts it may reach, the key it needs, and its tools.
+
+A tool's name, type hints and docstring are its whole declaration. Nothing runs here: a `Connector` is a value that a
+`Toolbox` reads, and a wrong declaration fails when the module is imported, with the reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from trimtab.domain.errors import InvalidInput
+from trimtab.domain.tool import Effect
+
+from . import schema
+from .http import Limits
+from .retry import Retry
+
+NAME = re.compile(r"^[a-z][a-z0-9_]{0,30}$")
+MODEL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
+HOST = re.compile(r"^(\*|(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?)$")
+
+Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key the person keeps in an environment variable, sent in one header or one query parameter.
+
+    A bearer token is ``ApiKey(env="X_TOKEN", header="Authorization", prefix="Bearer ")``. The key goes to the declared
+    hosts only, is not sent after a redirect to another origin, and is never part of a result or an error.
+    """
+
+    env: str
+    header: str = ""
+    query: str = ""
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.header) == bool(self.query):
+            raise InvalidInput(f"ApiKey for {self.env} needs either a header or a query parameter: name exactly one.")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One tool of a connector."""
+
+    name: str
+    """The function's name. People see ``weather.forecast``, the model sees `model_name`."""
+    dotted: str
+    model_name: str
+    function: Callable[..., Awaitable[Any]]
+    description: str
+    arguments: type[BaseModel]
+    http_parameters: tuple[str, ...]
+    """Parameters of type `Http`: given by the toolbox, unknown to the model."""
+    effect: Effect
+    examples: tuple[str, ...]
+    untrusted: bool
+    timeout: float
+    max_chars: int
+
+
+class Connector:
+    """A service and its tools.
+
+        connector = Connector(name="tides", version="1.0.0", description="Tide tables.", hosts=("api.example.org",))
+
+    `hosts` are the only ones its HTTP client will talk to: ``"api.example.org"``, ``"api.example.org:8443"``,
+    ``"*.example.org"``, or ``"*"`` for any public host. Connections are https; `plain_http` also permits http.
+
+    Raises:
+        InvalidInput: the declaration is wrong; the message says where.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        description: str,
+        hosts: tuple[str, ...] = (),
+        auth: ApiKey | None = None,
+        limits: Limits = Limits(),
+        retry: Retry = Retry(),
+        plain_http: bool = False,
+    ) -> None:
+        if not NAME.match(name):
+            raise InvalidInput(f"{name!r} cannot name a connector: use a-z, 0-9 and _, at most 31, a letter first.")
+        for host in hosts:
+            if not HOST.match(host):
+                raise InvalidInput(f"Connector {name!r}: {host!r} is not a host. Write it like 'api.example.org'.")
+        if auth and "*" in hosts:
+            raise InvalidInput(f"Connector {name!r} reaches any host, so it must not carry a key. Name its hosts.")
+        self.name = name
+        self.version = version
+        self.description = description
+        self.hosts = hosts
+        self.auth = auth
+        self.limits = limits
+        self.retry = retry
+        self.plain_http = plain_http
+        self.tools: dict[str, Declaration] = {}
+
+    def __repr__(self) -> str:
+        return f"Connector({self.name!r}, version={self.version!r}, tools={sorted(self.tools)})"
+
+    def tool(
+        self,
+        *,
+        effect: Effect,
+        examples: tuple[str, ...] = (),
+        untrusted: bool = True,
+        timeout: float = 20.0,
+        max_chars: int = 6000,
+        name: str = "",
+    ) -> Callable[[Function], Function]:
+        """Declare a tool.
+
+        `effect` is what a call does to the world: anything but `Effect.READ` waits for a person's approval. `examples`
+        are questions people would ask; a small model's router learns from them, so give six or more. `untrusted` is
+        whether results carry text from outside. `timeout` is for a whole call, in seconds; `max_chars` is how much of
+        a result the model reads.
+        """
+
+        def declare(function: Function) -> Function:
+            self._add(function, name or function.__name__, effect, examples, untrusted, timeout, max_chars)
+            return function
+
+        return declare
+
+    def _add(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        name: str,
+        effect: Effect,
+        examples: tuple[str, ...],
+        untrusted: bool,
+        timeout: float,
+        max_chars: int,
+    ) -> None:
+        dotted = f"{self.name}.{name}"
+        model_name = name if name == self.name else f"{self.name}_{name}"
+        if not NAME.match(name) or not MODEL_NAME.match(model_name):
+            raise InvalidInput(f"{name!r} cannot name a tool: use a-z, 0-9 and _, at most 31, a letter first.")
+        if name in self.tools:
+            raise InvalidInput(f"{dotted} is declared twice. Rename one of the functions.")
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidInput(f"{dotted} must be an async function: write 'async def {name}'.")
+        if isinstance(examples, str):
+            raise InvalidInput(f"{dotted}: examples is a tuple of questions, not one string. Add a comma.")
+        description, notes = schema.docstring(function)
+        if not description:
+            raise InvalidInput(f"{dotted} has no docstring. One sentence tells the model what it is for.")
+        http_parameters, arguments = schema.arguments_of(function, dotted, notes)
+        self.tools[name] = Declaration(
+            name=name,
+            dotted=dotted,
+            model_name=model_name,
+            function=function,
+            description=description,
+            arguments=arguments,
+            http_parameters=http_parameters,
+            effect=effect,
+            examples=tuple(examples),
+            untrusted=untrusted,
+            timeout=timeout,
+            max_chars=max_chars,
+        )

@@ -1,0 +1,347 @@
+"""All installed connectors, and the door through which their tools are called.
+
+    toolbox = Toolbox.discover()
+    outcome = await toolbox.call("calculator.calculate", {"expression": "15% of 80"})
+    outcome.answer
+
+What can be turned is arguments (`ConnectOptions`); secrets are looked up at the moment of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from langchain_core.tools import BaseTool
+from pydantic import SecretStr, ValidationError
+
+from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabError, Unavailable
+from trimtab.domain.tool import ToolInfo, ToolOutcome
+
+from . import schema
+from .binding import langchain_tool, redact, run_tool, tool_info
+from .declare import Connector, Declaration
+from .discovery import GROUP, connector_in, installed
+from .http import Credential, Http
+from .reach import Reach
+from .transport import PinnedTransport, Resolver, system_resolver
+
+KEPT_ERRORS = 20
+AGENT = "Trimtab/0.1"
+
+
+@dataclass(frozen=True)
+class Override:
+    """What a person changed about one connector."""
+
+    base_url: str = ""
+    """Asked instead of each host the connector declares: a mirror, a server of one's own, a test."""
+    allow_private: bool = False
+    """Loopback and private networks, any port, plain http."""
+    user_agent: str = ""
+    """Some services ask for a way to contact you here."""
+
+
+def from_environment(name: str) -> SecretStr | None:
+    value = os.environ.get(name, "")
+    return SecretStr(value) if value else None
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """`enabled` None means all but `disabled`; otherwise only those named."""
+
+    enabled: frozenset[str] | None = None
+    disabled: frozenset[str] = frozenset()
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    secret: Callable[[str], SecretStr | None] = from_environment
+    ca_file: str = ""
+    """Certificate authorities to trust instead of the built-in list, as a PEM file."""
+    resolver: Resolver = system_resolver
+    group: str = GROUP
+
+
+@dataclass(frozen=True)
+class CallError:
+    at: float
+    """Unix seconds."""
+    tool: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ToolStatus:
+    """A tool as people see it."""
+
+    name: str
+    """``weather.forecast``; `info.name` is what the model sees."""
+    info: ToolInfo
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ConnectorStatus:
+    """A connector as people see it. `error` is why it could not be loaded; then it has no tools."""
+
+    name: str
+    version: str = ""
+    description: str = ""
+    hosts: tuple[str, ...] = ()
+    auth: str = "none"
+    """``"none"`` needed, ``"ready"``, or ``"missing NAME"`` with the environment variable to set."""
+    tools: tuple[ToolStatus, ...] = ()
+    enabled: bool = False
+    error: str = ""
+    origin: str = ""
+    calls: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    last_errors: tuple[CallError, ...] = ()
+    """Newest last, at most 20."""
+
+
+@dataclass
+class _Entry:
+    connector: Connector
+    origin: str
+    enabled: bool
+    tools: dict[str, BaseTool]
+    calls: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    errors: deque[CallError] = field(default_factory=lambda: deque(maxlen=KEPT_ERRORS))
+
+
+class Toolbox:
+    """Connectors by name. Use one from one event loop; close it with `aclose`."""
+
+    def __init__(self, options: ConnectOptions = ConnectOptions()) -> None:
+        self._options = options
+        self._entries: dict[str, _Entry] = {}
+        self._broken: list[ConnectorStatus] = []
+        self._tools: dict[str, tuple[_Entry, Declaration]] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    @classmethod
+    def discover(cls, options: ConnectOptions = ConnectOptions()) -> Toolbox:
+        """Everything installed. What cannot be loaded is in `connectors` with its `error`."""
+        toolbox = cls(options)
+        for found in installed(options.group):
+            try:
+                if found.connector is None:
+                    raise InvalidInput(found.error)
+                toolbox.add(found.connector, origin=found.origin)
+            except InvalidInput as error:
+                toolbox._broken.append(ConnectorStatus(found.name, error=error.message, origin=found.origin))
+        return toolbox
+
+    def add(self, thing: Connector | ModuleType, *, origin: str = "added") -> Connector:
+        """Add a connector, or the one that a module holds.
+
+        Raises:
+            InvalidInput: its name, or the name of one of its tools, is taken; or it has no tools.
+        """
+        connector = connector_in(thing)
+        if connector.name in self._entries:
+            other = self._entries[connector.name].origin
+            raise InvalidInput(f"A connector named {connector.name!r} is already there ({other}). Rename one of them.")
+        if not connector.tools:
+            raise InvalidInput(f"Connector {connector.name!r} has no tools. Decorate a function with @connector.tool.")
+        for declared in connector.tools.values():
+            if declared.model_name in self._tools:
+                raise InvalidInput(f"Connector {connector.name!r}: a tool {declared.model_name!r} is already there.")
+        entry = _Entry(connector, origin, self._enabled_at_start(connector.name), {})
+        for declared in connector.tools.values():
+            entry.tools[declared.name] = langchain_tool(connector, declared, self._caller(entry, declared))
+            self._tools[declared.model_name] = self._tools[declared.dotted] = (entry, declared)
+        self._entries[connector.name] = entry
+        return connector
+
+    @property
+    def connectors(self) -> list[ConnectorStatus]:
+        """All of them by name, those that are off or broken included."""
+        known = [self._status(entry) for entry in self._entries.values()]
+        return sorted([*known, *self._broken], key=lambda status: status.name)
+
+    def connector(self, name: str) -> ConnectorStatus:
+        """One of them.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        for status in self.connectors:
+            if status.name == name:
+                return status
+        raise NotFound(f"There is no connector {name!r}. Installed: {', '.join(sorted(self._entries)) or 'none'}.")
+
+    def tools(self) -> list[BaseTool]:
+        """The tools of enabled connectors, in a stable order, for a model to be shown."""
+        return [
+            entry.tools[name]
+            for _, entry in sorted(self._entries.items())
+            if entry.enabled
+            for name in sorted(entry.tools)
+        ]
+
+    def tool(self, name: str) -> BaseTool:
+        """One enabled tool, by either name (``weather.forecast`` or ``weather_forecast``).
+
+        Raises:
+            NotFound: no connector has it, or its connector is off.
+        """
+        entry, declared = self._find(name)
+        return entry.tools[declared.name]
+
+    def enable(self, name: str) -> None:
+        """Turn a connector on. Raises `NotFound`."""
+        self._entry(name).enabled = True
+
+    def disable(self, name: str) -> None:
+        """Turn a connector off: its tools are no longer offered, and calls to them fail. Raises `NotFound`."""
+        self._entry(name).enabled = False
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolOutcome:
+        """Check the arguments and run a tool. Approval of side effects is the caller's business.
+
+        Raises:
+            NotFound: no such tool, or its connector is off.
+            InvalidInput: the arguments do not fit; the message names them.
+            ToolError: it ran and failed.
+        """
+        entry, declared = self._find(name)
+        try:
+            checked = declared.arguments.model_validate(dict(arguments))
+        except ValidationError as error:
+            raise schema.problem(error, declared.dotted) from None
+        values = {field_name: getattr(checked, field_name) for field_name in declared.arguments.model_fields}
+        return await self._run(entry, declared, values)
+
+    async def aclose(self) -> None:
+        """Stop what is running and refuse what comes after."""
+        self._closed = True
+        mine = asyncio.current_task()
+        running = [task for task in self._running if task is not mine and not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _caller(self, entry: _Entry, declared: Declaration) -> Callable[[Mapping[str, Any]], Any]:
+        async def call(arguments: Mapping[str, Any]) -> ToolOutcome:
+            if not entry.enabled:
+                raise NotFound(f"Connector {entry.connector.name!r} is turned off. Turn it on to use {declared.dotted}.")
+            return await self._run(entry, declared, arguments)
+
+        return call
+
+    async def _run(self, entry: _Entry, declared: Declaration, arguments: Mapping[str, Any]) -> ToolOutcome:
+        if self._closed:
+            raise Unavailable("The toolbox is closed: Trimtab is shutting down.")
+        started = time.monotonic()
+        entry.calls += 1
+        try:
+            return await self._tracked(self._with_http(entry.connector, declared, arguments))
+        except TrimtabError as error:
+            entry.failures += 1
+            entry.errors.append(CallError(time.time(), declared.dotted, error.message[:500]))
+            raise
+        finally:
+            entry.seconds += time.monotonic() - started
+
+    async def _tracked(self, work: Any) -> ToolOutcome:
+        task: asyncio.Task[ToolOutcome] = asyncio.ensure_future(work)
+        self._running.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._closed and not _being_cancelled():
+                raise Unavailable("The call was stopped: Trimtab is shutting down.") from None
+            raise
+        finally:
+            self._running.discard(task)
+
+    async def _with_http(self, connector: Connector, declared: Declaration, arguments: Mapping[str, Any]) -> ToolOutcome:
+        override = self._options.overrides.get(connector.name, Override())
+        credential, secret = self._credential(connector)
+        reach = Reach(connector.hosts, connector.plain_http, override.base_url, override.allow_private)
+        transport = PinnedTransport(
+            allow_private=override.allow_private,
+            resolver=self._options.resolver,
+            ca_file=self._options.ca_file,
+            lookup_timeout=connector.limits.connect,
+        )
+        http = Http(
+            reach,
+            limits=connector.limits,
+            retry=connector.retry,
+            transport=transport,
+            credential=credential,
+            user_agent=override.user_agent or f"{AGENT} ({connector.name} connector {connector.version})",
+        )
+        try:
+            return await run_tool(declared, arguments, http, secret)
+        finally:
+            await transport.aclose()
+
+    def _credential(self, connector: Connector) -> tuple[Credential | None, str]:
+        auth = connector.auth
+        if auth is None:
+            return None, ""
+        found = self._options.secret(auth.env)
+        if found is None:
+            raise ToolError(f"Connector {connector.name!r} needs {auth.env}. Set it, or turn the connector off.")
+        secret = found.get_secret_value()
+        return Credential(auth.header, auth.query, auth.prefix + secret), secret
+
+    def _enabled_at_start(self, name: str) -> bool:
+        options = self._options
+        return name not in options.disabled and (options.enabled is None or name in options.enabled)
+
+    def _entry(self, name: str) -> _Entry:
+        status = self.connector(name)
+        if name not in self._entries:
+            raise InvalidInput(f"Connector {name!r} could not be loaded: {status.error}")
+        return self._entries[name]
+
+    def _find(self, name: str) -> tuple[_Entry, Declaration]:
+        found = self._tools.get(name)
+        if found is None:
+            raise NotFound(f"There is no tool {name!r}. `trimtab connectors list` shows what there is.")
+        if not found[0].enabled:
+            raise NotFound(f"Connector {found[0].connector.name!r} is turned off. Turn it on to use {name}.")
+        return found
+
+    def _status(self, entry: _Entry) -> ConnectorStatus:
+        connector = entry.connector
+        auth = "none"
+        if connector.auth:
+            auth = "ready" if self._options.secret(connector.auth.env) else f"missing {connector.auth.env}"
+        tools = tuple(
+            ToolStatus(declared.dotted, tool_info(connector, declared), schema.json_schema(declared.arguments))
+            for _, declared in sorted(connector.tools.items())
+        )
+        return ConnectorStatus(
+            name=connector.name,
+            version=connector.version,
+            description=connector.description,
+            hosts=connector.hosts,
+            auth=auth,
+            tools=tools,
+            enabled=entry.enabled,
+            origin=entry.origin,
+            calls=entry.calls,
+            failures=entry.failures,
+            seconds=entry.seconds,
+            last_errors=tuple(entry.errors),
+        )
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
