@@ -1,0 +1,147 @@
+"""Tool calls: read from the model, validated, allowed or not, run, and told about.
+
+Nothing runs before its arguments fit the tool's closed schema. Only `Effect.READ` runs without a person's approval;
+a tool without a declaration counts as writing. Results are text for the model and a card for the person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from trimtab.domain.errors import TrimtabError
+from trimtab.domain.events import CallStatus, ToolFinished, ToolRequested
+from trimtab.domain.tool import METADATA_KEY, Effect, ToolInfo, ToolOutcome
+
+RESULT_LIMIT = 8_000
+"""Characters of a result that are kept and shown to the model."""
+
+
+def info_of(tool: BaseTool) -> ToolInfo:
+    """The tool's declaration; for a stranger's tool the worst case."""
+    info = (tool.metadata or {}).get(METADATA_KEY)
+    if isinstance(info, ToolInfo):
+        return info
+    return ToolInfo(tool.name, tool.description, connector="unknown", effect=Effect.WRITE, untrusted=True)
+
+
+class Toolset:
+    """The tools of one turn by name, with their validators."""
+
+    def __init__(self, tools: Sequence[BaseTool]) -> None:
+        self.tools = {tool.name: tool for tool in tools}
+        self._validators: dict[str, Draft202012Validator] = {}
+
+    def schema(self, name: str) -> Mapping[str, Any]:
+        parameters: Mapping[str, Any] = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})
+        return parameters
+
+    def fault(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """What is wrong with a call, for the model and the person to read; empty when nothing is."""
+        if name not in self.tools:
+            return f"There is no tool named '{name}'. The tools are: {', '.join(sorted(self.tools)) or 'none'}."
+        if name not in self._validators:
+            self._validators[name] = Draft202012Validator(self.schema(name))
+        problems = sorted(self._validators[name].iter_errors(arguments), key=lambda e: list(e.path))
+        if not problems:
+            return ""
+        first = problems[0]
+        where = ".".join(str(p) for p in first.path)
+        return f"The arguments of '{name}' are wrong{f' at {where}' if where else ''}: {first.message[:300]}"
+
+    def effect(self, name: str) -> Effect:
+        tool = self.tools.get(name)
+        return info_of(tool).effect if tool else Effect.READ
+
+
+@dataclass
+class Call:
+    """One call as far as it has got; rebuilt from the log when a turn goes on after a wait."""
+
+    request: ToolRequested
+    approval_id: str = ""
+    decision: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What will be run: as requested, or as the person edited it."""
+    result: ToolFinished | None = None
+
+    @property
+    def actionable(self) -> bool:
+        return self.result is None and (self.decision != "" or self.approval_id == "")
+
+    def message(self) -> ToolMessage:
+        assert self.result is not None
+        return ToolMessage(
+            self.result.text,
+            tool_call_id=self.request.call_id,
+            name=self.request.tool,
+            status="success" if self.result.status is CallStatus.OK else "error",
+        )
+
+
+async def execute(toolset: Toolset, call: Call) -> ToolFinished:
+    """Run one allowed call within its time. Every failure becomes a result; only cancellation passes through."""
+    began = time.monotonic()
+    name = call.request.tool
+    if fault := toolset.fault(name, call.arguments):
+        return finished(call.request, CallStatus.INVALID, fault)
+    tool = toolset.tools[name]
+    info = info_of(tool)
+    try:
+        async with asyncio.timeout(info.timeout + 0.5):
+            message = await tool.ainvoke(
+                {"type": "tool_call", "id": call.request.call_id, "name": name, "args": dict(call.arguments)}
+            )
+    except TimeoutError:
+        text = f"'{name}' did not answer within {info.timeout:g} seconds."
+        return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)
+    except TrimtabError as error:
+        return finished(call.request, CallStatus.ERROR, error.message, info=info, seconds=time.monotonic() - began)
+    except Exception as error:  # a connector is a stranger's code: whatever it does, the turn goes on
+        text = f"'{name}' failed: {type(error).__name__}: {str(error)[:300]}"
+        return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)
+    return _finished_from(call.request, info, message, time.monotonic() - began)
+
+
+def finished(
+    request: ToolRequested, status: CallStatus, text: str, *, info: ToolInfo | None = None, seconds: float = 0.0
+) -> ToolFinished:
+    """A result without an outcome: refused, failed, rejected."""
+    return ToolFinished(
+        call_id=request.call_id,
+        tool=request.tool,
+        connector=request.connector,
+        status=status,
+        text=text[:RESULT_LIMIT],
+        # An error's text may quote what the other side sent.
+        untrusted=info.untrusted if info else False,
+        seconds=round(seconds, 4),
+    )
+
+
+def _finished_from(request: ToolRequested, info: ToolInfo, message: Any, seconds: float) -> ToolFinished:
+    outcome = getattr(message, "artifact", None)
+    text = message.text if isinstance(message, ToolMessage) else str(message)
+    failed = isinstance(message, ToolMessage) and message.status == "error"
+    if not isinstance(outcome, ToolOutcome):
+        outcome = ToolOutcome(text=text)
+    return ToolFinished(
+        call_id=request.call_id,
+        tool=request.tool,
+        connector=request.connector,
+        status=CallStatus.ERROR if failed else CallStatus.OK,
+        text=outcome.text[:RESULT_LIMIT],
+        data=outcome.data,
+        sources=tuple({"title": s.title, "url": s.url, "retrieved_at": s.retrieved_at} for s in outcome.sources),
+        answer=outcome.answer,
+        untrusted=info.untrusted,
+        seconds=round(seconds, 4),
+    )

@@ -1,0 +1,483 @@
+"""One turn: gather context, ask the model, run tools, answer, cite. A generator of plain events.
+
+A turn can be left at an approval and taken up again, also after a restart: everything it needs to go on is in the
+events it has yielded, and `Turn.so_far` folds them back. So there is one code path for both.
+
+Two ways to answer, chosen by the model's profile:
+
+* ``write`` (capable models): the model sees numbered passages and tool results, writes, cites; afterwards numbers and
+  names that no source contains are reported with the answer.
+* ``quote`` (small models): the best sentences are quoted first, word for word; the model phrases them below, and a
+  phrasing that does not keep to them is taken back. A tool's own sentence is told as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+
+from trimtab.domain import events as ev
+from trimtab.domain import ids
+from trimtab.domain.model import EVIDENCE_KEY, QUESTION_KEY, Profile, TokenCounter
+from trimtab.domain.passage import Citation, Passage, Span
+from trimtab.domain.tool import Effect
+
+from . import answer, grounding, prompts
+from .calls import Call, Toolset, execute, finished, info_of
+from .context import trim
+
+ASKS = "trimtab_asks"
+"""Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
+
+Documents = Literal["auto", "only", "off"]
+
+
+class Search(Protocol):
+    """What a turn needs of retrieval. Both may block: they are called in a thread."""
+
+    def search(self, question: str, owner: str, k: int = ...) -> Sequence[Passage]: ...
+
+    def best_sentences(
+        self, question: str, passages: Sequence[Passage], n: int = ...
+    ) -> Sequence[tuple[Passage, Span, str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far one turn may go. Defaults are taste, except the floors, which were measured (docs/retrieval.md)."""
+
+    steps: int = 8
+    """Times the model may ask for tools."""
+    calls: int = 16
+    passages: int = 4
+    passage_floor: float = 0.30
+    """Cosine under which a passage is not shown to the model at all."""
+    sentence_floor: float = 0.50
+    """Cosine of the best sentence under which the documents are said not to answer."""
+    near_floor: float = 0.36
+    """Between this and `sentence_floor` a question is about the documents, but they do not answer it; a small model
+    is then not asked, because it would make something up. Below this the question is about something else."""
+    approval_seconds: float = 24 * 3600.0
+    deadline: float = 300.0
+    """Seconds for one run of the turn, waiting for approval not counted."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a turn is about. `so_far` are the events it has yielded before, when it goes on."""
+
+    id: str
+    owner: str
+    question: str
+    history: Sequence[tuple[str, str]] = ()
+    documents: Documents = "auto"
+    tools: bool = True
+    can_approve: bool = True
+    """Whether a person is there to approve; where not, actions with effects are refused."""
+    so_far: Sequence[ev.Event] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _State:
+    """The turn as its events tell it."""
+
+    started: float
+    passages: tuple[Passage, ...] = ()
+    searched: bool = False
+    calls: list[Call] = field(default_factory=list)
+    text: str = ""
+    usage: ev.Usage = ev.Usage()
+    first_token: float | None = None
+    spent: dict[str, float] = field(default_factory=lambda: {"retrieval": 0.0, "model": 0.0, "tools": 0.0})
+    finish_reason: str = "stop"
+
+    def note(self, event: ev.Event) -> None:
+        match event:
+            case ev.PassagesFound():
+                self.searched, self.passages = True, event.passages if event.used else ()
+                self.spent["retrieval"] += event.seconds
+            case ev.ToolRequested():
+                self.calls.append(Call(event, arguments=event.arguments))
+            case ev.ApprovalNeeded():
+                self._call(event.call_id).approval_id = event.approval_id
+            case ev.ApprovalDecided():
+                call = self._call(event.call_id)
+                call.decision = event.decision
+                call.arguments = event.arguments or call.arguments
+            case ev.ToolFinished():
+                self._call(event.call_id).result = event
+                self.spent["tools"] += event.seconds
+            case ev.TextDelta():
+                self.text += event.text
+                if self.first_token is None:
+                    self.first_token = time.monotonic() - self.started
+            case ev.TextReplaced():
+                self.text = event.text
+
+    def _call(self, call_id: str) -> Call:
+        return next(c for c in self.calls if c.request.call_id == call_id)
+
+    @property
+    def open_calls(self) -> list[Call]:
+        return [c for c in self.calls if c.result is None]
+
+    @property
+    def results(self) -> list[ev.ToolFinished]:
+        return [c.result for c in self.calls if c.result is not None]
+
+    @property
+    def tainted(self) -> bool:
+        return bool(self.passages) or any(r.untrusted for r in self.results)
+
+    @property
+    def invalid(self) -> int:
+        return sum(r.status is ev.CallStatus.INVALID for r in self.results)
+
+
+class Orchestrator:
+    """Runs turns. Holds no state of any of them."""
+
+    def __init__(
+        self,
+        model: BaseChatModel,
+        profile: Profile,
+        *,
+        tools: Callable[[], Sequence[BaseTool]] = lambda: (),
+        search: Search | None = None,
+        count_tokens: TokenCounter | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.model = model
+        self.profile = profile
+        self.tools = tools
+        self.search = search
+        self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
+        self.limits = limits
+
+    async def run(self, turn: Turn) -> AsyncIterator[ev.Event]:
+        """Yield what happens until the turn is finished or waits for an approval.
+
+        It waits when the last event is not a `TurnFinished`. Errors of the model or the engine are raised as they
+        are; the caller writes `TurnFailed`.
+        """
+        state = _State(started=time.monotonic())
+        for event in turn.so_far:
+            state.note(event)
+        async for event in self._steps(turn, state):
+            state.note(event)
+            yield event
+
+    async def _steps(self, turn: Turn, state: _State) -> AsyncIterator[ev.Event]:
+        if not turn.so_far:
+            yield ev.TurnStarted(model=self.profile.name, question=turn.question)
+        if not state.searched and self.search is not None and turn.documents != "off":
+            yield await self._look_up(turn)
+        toolset = Toolset(self.tools() if turn.tools and self.profile.tools != "none" else ())
+        best = await self._best(turn, state)
+        if turn.documents == "only" and not best.supported:
+            yield ev.TextDelta(answer.not_found(best.nearest))
+            yield self._finished(turn, state, ())
+            return
+        for _ in range(self.limits.steps + 1):
+            if state.open_calls:
+                async for event in self._run_calls(turn, state, toolset):
+                    yield event
+                if state.open_calls:
+                    return  # waiting for a person
+            if state.calls and self.profile.grounding == "quote":
+                break
+            before = len(state.calls)
+            async for event in self._ask(turn, state, toolset, best):
+                yield event
+            if len(state.calls) == before:
+                yield self._finished(turn, state, best.citations if self.profile.grounding == "quote" else None)
+                return
+        async for event in self._close_from_results(turn, state):
+            yield event
+
+    # ------------------------------------------------------------------ looking things up
+
+    async def _look_up(self, turn: Turn) -> ev.PassagesFound:
+        assert self.search is not None
+        began = time.monotonic()
+        query = answer.standalone(turn.question, turn.history)
+        found = await asyncio.to_thread(self.search.search, query, turn.owner, self.limits.passages)
+        kept = tuple(p for p in found if p.score >= self.limits.passage_floor)
+        return ev.PassagesFound(
+            passages=kept or tuple(found),
+            floor=self.limits.passage_floor,
+            used=bool(kept),
+            seconds=round(time.monotonic() - began, 4),
+        )
+
+    async def _best(self, turn: Turn, state: _State) -> answer.Best:
+        if self.search is None or not state.passages:
+            return answer.Best((), 0.0)
+        query = answer.standalone(turn.question, turn.history)
+        sentences = await asyncio.to_thread(self.search.best_sentences, query, state.passages, 3)
+        return answer.Best.of(sentences, self.limits.sentence_floor)
+
+    # ------------------------------------------------------------------ asking the model
+
+    async def _ask(self, turn: Turn, state: _State, toolset: Toolset, best: answer.Best) -> AsyncIterator[ev.Event]:
+        """One call of the model: its words as deltas, its tool calls as requests."""
+        began = time.monotonic()
+        small = self.profile.grounding == "quote"
+        quoting = small and best.supported
+        unanswered = small and not best.supported and best.score >= self.limits.near_floor
+        model, kwargs = self._model_for(turn, state, toolset, quoting)
+        whole: AIMessageChunk | None = None
+        draft = ""
+        async for chunk in model.astream(self._messages(turn, state, best), **kwargs):
+            whole = _joined(whole, chunk)
+            if text := chunk.text:
+                if unanswered and not whole.response_metadata.get(ASKS):
+                    yield ev.TextDelta(answer.not_found(best.nearest))
+                    break  # leaving the stream stops the engine
+                if quoting and not draft:
+                    yield ev.TextDelta(best.quoted() + "\n\n")
+                draft += text
+                yield ev.TextDelta(text)
+        state.spent["model"] += time.monotonic() - began
+        message = whole if whole is not None else AIMessageChunk(content="")
+        state.usage += _usage(message)
+        state.finish_reason = str(message.response_metadata.get("finish_reason") or "stop")
+        if considered := _considered(message, toolset, self.profile.tools):
+            yield considered
+        async for event in self._requests(message, toolset, step=len({c.request.step for c in state.calls})):
+            yield event
+        called = message.tool_calls or message.invalid_tool_calls
+        if quoting and not called and not message.response_metadata.get(ASKS):
+            async for event in self._hold_to(best, draft, turn.question):
+                yield event
+
+    async def _hold_to(self, best: answer.Best, draft: str, question: str) -> AsyncIterator[ev.Event]:
+        """Keep the phrasing only if it keeps to the quoted sentences."""
+        if not draft:
+            yield ev.TextDelta(best.quoted())
+        elif reason := grounding.keeps_to(draft, best.texts(), question):
+            yield ev.TextReplaced(best.quoted(), f"The model's own wording was left out: {reason}.")
+        elif not grounding.cited_numbers(draft):
+            yield ev.TextDelta(f" [{best.citations[0].number}]")
+
+    def _model_for(
+        self, turn: Turn, state: _State, toolset: Toolset, quoting: bool
+    ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
+        kwargs: dict[str, Any] = dict(turn.sampling)
+        if quoting:
+            kwargs |= {"temperature": 0.0, "max_tokens": min(96, self.profile.sampling.max_tokens)}
+        # A model that called wrongly twice gets no third try: it must answer with what there is.
+        usable = list(toolset.tools.values()) if state.invalid < 2 and len(state.calls) < self.limits.calls else []
+        model: Runnable[Any, Any] = self.model.bind_tools(usable) if usable else self.model
+        return model, kwargs
+
+    def _messages(self, turn: Turn, state: _State, best: answer.Best) -> list[BaseMessage]:
+        writing = self.profile.grounding == "write"
+        head: list[BaseMessage] = [SystemMessage(prompts.SYSTEM)] if writing and self.profile.system_role else []
+        mark = secrets.token_hex(4)
+        content, evidence = turn.question, 0.0
+        if state.passages and writing:
+            content = prompts.WRITE.format(question=turn.question, passages=prompts.numbered(state.passages, mark))
+        elif best.supported:
+            content, evidence = prompts.QUOTE.format(text=best.surroundings(), question=turn.question), best.score
+        last = HumanMessage(content, additional_kwargs={QUESTION_KEY: turn.question, EVIDENCE_KEY: evidence})
+        steps = self._tool_messages(state, mark)
+        used = sum(self.count([content, *(m.text for m in steps)])) + self.profile.sampling.max_tokens + 256
+        # A small model answers a document's question best from the text alone.
+        history = () if best.supported and not writing else turn.history
+        return [*head, *trim(history, self.profile.context_tokens - used, self.count), last, *steps]
+
+    def _tool_messages(self, state: _State, mark: str) -> list[BaseMessage]:
+        messages: list[BaseMessage] = []
+        for step in sorted({c.request.step for c in state.calls}):
+            calls = [c for c in state.calls if c.request.step == step and c.result is not None]
+            messages.append(
+                AIMessage(
+                    "",
+                    tool_calls=[
+                        {"name": c.request.tool, "args": dict(c.request.arguments), "id": c.request.call_id}
+                        for c in calls
+                    ],
+                )
+            )
+            for call in calls:
+                message = call.message()
+                if call.result is not None and call.result.untrusted and self.profile.grounding == "write":
+                    message.content = prompts.as_data(message.text, mark)
+                messages.append(message)
+        return messages
+
+    async def _requests(self, message: AIMessageChunk, toolset: Toolset, step: int) -> AsyncIterator[ev.Event]:
+        for call in message.tool_calls:
+            tool = toolset.tools.get(call["name"])
+            info = info_of(tool) if tool else None
+            yield ev.ToolRequested(
+                call_id=ids.new("call"),
+                tool=call["name"],
+                connector=info.connector if info else "",
+                arguments=call["args"],
+                effect=str(info.effect if info else Effect.READ),
+                step=step,
+            )
+        for broken in message.invalid_tool_calls:
+            request = ev.ToolRequested(ids.new("call"), str(broken.get("name") or "?"), "", {}, Effect.READ, step)
+            yield request
+            reason = broken.get("error") or "The call could not be read: its arguments are not a JSON object."
+            yield finished(request, ev.CallStatus.INVALID, str(reason))
+
+    # ------------------------------------------------------------------ running tools
+
+    async def _run_calls(self, turn: Turn, state: _State, toolset: Toolset) -> AsyncIterator[ev.Event]:
+        """Bring every open call as far as it can get: run, refuse, or ask a person."""
+        ready: list[Call] = []
+        for call in state.open_calls:
+            fault = toolset.fault(call.request.tool, call.arguments)
+            if fault:
+                yield finished(call.request, ev.CallStatus.INVALID, fault)
+            elif toolset.effect(call.request.tool) is Effect.READ or call.decision == "approve":
+                ready.append(call)
+            elif call.decision:
+                text = (
+                    "The person did not allow this." if call.decision == "reject" else "Nobody approved this in time."
+                )
+                yield finished(call.request, ev.CallStatus.REJECTED, text)
+            elif not turn.can_approve:
+                text = "This changes something outside and needs a person's approval, which cannot be given here."
+                yield finished(call.request, ev.CallStatus.REJECTED, text)
+            elif not call.approval_id:
+                yield self._approval(call, state)
+        readers = [c for c in ready if toolset.effect(c.request.tool) is Effect.READ]
+        tasks = [asyncio.create_task(execute(toolset, c)) for c in readers]
+        try:
+            for done in asyncio.as_completed(tasks):
+                yield await done
+        finally:
+            for task in tasks:
+                task.cancel()
+        for call in ready:  # what has effects runs alone and in order
+            if call not in readers:
+                yield await execute(toolset, call)
+
+    def _approval(self, call: Call, state: _State) -> ev.ApprovalNeeded:
+        effect = call.request.effect
+        reason = "This cannot be undone." if effect == Effect.IRREVERSIBLE else "This changes something outside."
+        if state.tainted:
+            reason += " The assistant has read outside content in this turn: check that this is what you want."
+        return ev.ApprovalNeeded(
+            approval_id=ids.new("apr"),
+            call_id=call.request.call_id,
+            tool=call.request.tool,
+            connector=call.request.connector,
+            arguments=call.arguments,
+            effect=effect,
+            reason=reason,
+            expires_at=time.time() + self.limits.approval_seconds,
+        )
+
+    # ------------------------------------------------------------------ finishing
+
+    async def _close_from_results(self, turn: Turn, state: _State) -> AsyncIterator[ev.Event]:
+        """Answer from what the tools said: in their own sentences, or phrased by the model and checked."""
+        results = state.results
+        citations = answer.cite_results(results)
+        if told := answer.tell(results, citations):
+            yield ev.TextDelta(told)
+            yield self._finished(turn, state, citations)
+            return
+        source = "\n".join(r.text for r in results if r.status is ev.CallStatus.OK)[:1500]
+        prompt = HumanMessage(prompts.QUOTE.format(text=source, question=turn.question))
+        began, draft = time.monotonic(), ""
+        async for chunk in self.model.astream([prompt], temperature=0.0, max_tokens=96):
+            draft += chunk.text
+            if chunk.text:
+                yield ev.TextDelta(chunk.text)
+        state.spent["model"] += time.monotonic() - began
+        if reason := grounding.keeps_to(draft, [source], turn.question):
+            yield ev.TextReplaced(
+                answer.quote_result(results, citations), f"The model's own wording was left out: {reason}."
+            )
+        elif citations:
+            yield ev.TextDelta(f" [{citations[0].number}]")
+        yield self._finished(turn, state, citations)
+
+    def _finished(self, turn: Turn, state: _State, citations: Sequence[Citation] | None) -> ev.TurnFinished:
+        """`citations=None`: read them from the answer's own [n] marks (models that write)."""
+        sources = [p.text for p in state.passages] + [r.text for r in state.results]
+        if citations is None:
+            citations = answer.cited(state.text, state.passages)
+            doubtful = grounding.unsupported(state.text, sources, turn.question) if sources else ()
+        else:
+            doubtful = ()
+        used = {c.request.connector: "" for c in state.calls if c.result is not None and c.request.connector}
+        versions = {info_of(t).connector: info_of(t).connector_version for t in self.tools()} if used else {}
+        return ev.TurnFinished(
+            status=ev.TurnStatus.DONE,
+            text=state.text,
+            citations=tuple(citations),
+            usage=state.usage,
+            timing=self._timing(state),
+            lineage=ev.Lineage(
+                model=self.profile.name,
+                version=self.profile.version,
+                prompt_version=prompts.VERSION,
+                connectors={name: versions.get(name, "") for name in used},
+                passages=tuple(p.id for p in state.passages),
+            ),
+            finish_reason=state.finish_reason,
+            unsupported=doubtful,
+        )
+
+    @staticmethod
+    def _timing(state: _State) -> ev.Timing:
+        rounded = {name: round(seconds, 4) for name, seconds in state.spent.items()}
+        first = None if state.first_token is None else round(state.first_token, 4)
+        return ev.Timing(total=round(time.monotonic() - state.started, 4), first_token=first, **rounded)
+
+
+def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
+    """The last event of a turn that was stopped: what there was, marked as such."""
+    return ev.TurnFinished(
+        status=ev.TurnStatus.CANCELLED,
+        text=text,
+        lineage=ev.Lineage(model=profile.name, version=profile.version, prompt_version=prompts.VERSION),
+        finish_reason="cancelled",
+    )
+
+
+def _joined(whole: AIMessageChunk | None, chunk: Any) -> AIMessageChunk:
+    if not isinstance(chunk, AIMessageChunk):  # a model without streaming gives one whole message
+        chunk = AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
+    if whole is None:
+        return chunk
+    joined: AIMessageChunk = whole.__add__(chunk)
+    return joined
+
+
+def _usage(message: AIMessage) -> ev.Usage:
+    usage = message.usage_metadata
+    if not usage:
+        return ev.Usage()
+    cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
+    return ev.Usage(usage["input_tokens"], usage["output_tokens"], cached or 0)
+
+
+def _considered(message: AIMessage, toolset: Toolset, strategy: str) -> ev.ToolsConsidered | None:
+    routing = message.response_metadata.get("trimtab_routing")
+    chosen = tuple(c["name"] for c in message.tool_calls)
+    if routing:
+        offered = tuple(ev.Considered(o["name"], float(o["score"]), str(o["reason"])) for o in routing["offered"])
+        return ev.ToolsConsidered("guided", offered, tuple(routing["chosen"]), routing.get("threshold"))
+    if not toolset.tools:
+        return None
+    reasons = ((name, "called by the model" if name in chosen else "not called by the model") for name in toolset.tools)
+    return ev.ToolsConsidered(strategy, tuple(ev.Considered(n, 1.0, why) for n, why in reasons), chosen)
