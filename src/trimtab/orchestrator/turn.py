@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -164,7 +164,7 @@ class Orchestrator:
         self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
         self.limits = limits
 
-    async def run(self, turn: Turn) -> AsyncIterator[ev.Event]:
+    async def run(self, turn: Turn) -> AsyncGenerator[ev.Event, None]:
         """Yield what happens until the turn is finished or waits for an approval.
 
         It waits when the last event is not a `TurnFinished`. Errors of the model or the engine are raised as they
@@ -459,8 +459,8 @@ def _joined(whole: AIMessageChunk | None, chunk: Any) -> AIMessageChunk:
         chunk = AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
     if whole is None:
         return chunk
-    joined: AIMessageChunk = whole.__add__(chunk)
-    return joined
+    joined: Any = whole + chunk
+    return cast(AIMessageChunk, joined)
 
 
 def _usage(message: AIMessage) -> ev.Usage:

@@ -169,18 +169,6 @@ def _settle(
     connection.execute(update(threads).where(threads.c.id == turn["thread_id"]).values(updated_at=now))
 
 
-def set_status(connection: Connection, turn_id: str, status: ev.TurnStatus, runner: str | None = None) -> None:
-    values: dict[str, Any] = {"status": status.value}
-    if runner is not None:
-        values["runner"] = runner
-    connection.execute(update(turns).where(turns.c.id == turn_id).values(**values))
-    connection.execute(
-        update(messages)
-        .where(messages.c.turn_id == turn_id, messages.c.role == "assistant")
-        .values(status=status.value)
-    )
-
-
 def get(connection: Connection, owner: str, turn_id: str) -> dict[str, Any]:
     row = connection.execute(select(turns).where(turns.c.id == turn_id, turns.c.owner_id == owner)).first()
     if row is None:
@@ -350,3 +338,32 @@ def expire(connection: Connection) -> list[dict[str, Any]]:
             append(connection, turn, [ev.ApprovalDecided(row.id, row.call_id, "expired")])
             waiting.append(turn)
     return waiting
+
+
+def wait_if_undecided(connection: Connection, turn_id: str) -> bool:
+    """Mark a turn as waiting, unless one of its approvals was decided and its call has not ended yet."""
+    decided = connection.execute(
+        select(approvals.c.call_id).where(approvals.c.turn_id == turn_id, approvals.c.status != "pending")
+    ).scalars()
+    ended = {
+        wire["call_id"] for _, wire in log(connection, turn_id, deltas=False) if wire["type"] == ev.ToolFinished.type
+    }
+    if any(call not in ended for call in decided):
+        return False
+    _mark(connection, turn_id, ev.TurnStatus.WAITING)
+    return True
+
+
+def resume(connection: Connection, turn_id: str, runner: str) -> bool:
+    """Take up a waiting turn; False when somebody else has."""
+    waiting = (turns.c.id == turn_id, turns.c.status == ev.TurnStatus.WAITING.value)
+    if not connection.execute(update(turns).where(*waiting).values(runner=runner)).rowcount:
+        return False
+    _mark(connection, turn_id, ev.TurnStatus.RUNNING)
+    return True
+
+
+def _mark(connection: Connection, turn_id: str, status: ev.TurnStatus) -> None:
+    connection.execute(update(turns).where(turns.c.id == turn_id).values(status=status.value))
+    answer = (messages.c.turn_id == turn_id, messages.c.role == "assistant")
+    connection.execute(update(messages).where(*answer).values(status=status.value))
