@@ -68,7 +68,9 @@ LEAD = re.compile(
 )
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "·": "*", "²": "^2", "³": "^3", "√": "sqrt "})
 GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
-TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:e[+-]?\d{1,4})?|\.\d+(?:e[+-]?\d{1,4})?)(?![\w.])|(\d+\.?\d*)|([a-z]+)|(\*\*|//|[-+*/^%(),!°]))")
+TOKEN = re.compile(
+    r"\s*(?:(\d+\.?\d*(?:e[+-]?\d{1,4})?|\.\d+(?:e[+-]?\d{1,4})?)(?![\w.])|(\d+\.?\d*)|([a-z]+)|(\*\*|//|[-+*/^%(),!°]))"
+)
 
 UNITS = {
     word: value
@@ -116,7 +118,8 @@ def tokens(text: str) -> list[Token]:
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text)  # twenty-five
     while position < len(text.rstrip()):
         # 1,234 is one number, except between the parentheses of a function: max(1,234) has two.
-        grouped = None if calls else GROUPED.match(text, position + len(text[position:]) - len(text[position:].lstrip()))
+        position += len(text[position:]) - len(text[position:].lstrip())
+        grouped = None if calls else GROUPED.match(text, position)
         if grouped:
             found.append(Token("number", grouped[0].replace(",", "")))
             position = grouped.end()

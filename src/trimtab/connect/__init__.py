@@ -1,8 +1,8 @@
 """Wing: the connector SDK. A connector is a module with a declaration and typed async functions.
 
-    from trimtab.connect import Connector, Effect
+from trimtab.connect import Connector, Effect
 
-    connector = Connector(name="dice", version="1.0.0", description="Throws dice.")
+connector = Connector(name="dice", version="1.0.0", description="Throws dice.")
 """
 
 from trimtab.domain.errors import InvalidInput, ToolError

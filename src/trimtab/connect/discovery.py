@@ -50,5 +50,7 @@ def connector_in(thing: Any) -> Connector:
         raise InvalidInput(f"{thing!r} is neither a Connector nor a module that holds one.")
     held = {id(value): value for value in vars(thing).values() if isinstance(value, Connector)}
     if len(held) != 1:
-        raise InvalidInput(f"Module {thing.__name__} holds {len(held)} connectors. Give it one: connector = Connector(...)")
+        raise InvalidInput(
+            f"Module {thing.__name__} holds {len(held)} connectors. Give it one: connector = Connector(...)"
+        )
     return next(iter(held.values()))

@@ -16,15 +16,18 @@ import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from trimtab.domain.errors import ToolError
 
 from . import retry as retrying
 from .reach import Reach, parse, same_origin
 from .transport import connect_problem
+
+Shape = TypeVar("Shape")
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -78,6 +81,22 @@ class Reply:
             return jsonlib.loads(self.content)
         except (ValueError, RecursionError) as error:
             raise ToolError(f"{httpx.URL(self.url).host} answered with something that is not JSON.") from error
+
+    def into(self, shape: type[Shape]) -> Shape:
+        """The body as JSON, checked to be a pydantic model, dataclass or other type.
+
+        Raises:
+            ToolError: it is not JSON, or not of that shape.
+        """
+        try:
+            return TypeAdapter(shape).validate_python(self.json())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise ToolError(
+                f"{httpx.URL(self.url).host} answered in a shape that is not understood ({where}: {first['msg']}). "
+                "The service may have changed."
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabErro
 from trimtab.domain.tool import ToolInfo, ToolOutcome
 
 from . import schema
-from .binding import langchain_tool, redact, run_tool, tool_info
+from .binding import langchain_tool, run_tool, tool_info
 from .declare import Connector, Declaration
 from .discovery import GROUP, connector_in, installed
 from .http import Credential, Http
@@ -235,7 +235,9 @@ class Toolbox:
     def _caller(self, entry: _Entry, declared: Declaration) -> Callable[[Mapping[str, Any]], Any]:
         async def call(arguments: Mapping[str, Any]) -> ToolOutcome:
             if not entry.enabled:
-                raise NotFound(f"Connector {entry.connector.name!r} is turned off. Turn it on to use {declared.dotted}.")
+                raise NotFound(
+                    f"Connector {entry.connector.name!r} is turned off. Turn it on to use {declared.dotted}."
+                )
             return await self._run(entry, declared, arguments)
 
         return call
@@ -266,7 +268,9 @@ class Toolbox:
         finally:
             self._running.discard(task)
 
-    async def _with_http(self, connector: Connector, declared: Declaration, arguments: Mapping[str, Any]) -> ToolOutcome:
+    async def _with_http(
+        self, connector: Connector, declared: Declaration, arguments: Mapping[str, Any]
+    ) -> ToolOutcome:
         override = self._options.overrides.get(connector.name, Override())
         credential, secret = self._credential(connector)
         reach = Reach(connector.hosts, connector.plain_http, override.base_url, override.allow_private)
@@ -314,7 +318,7 @@ class Toolbox:
         if found is None:
             raise NotFound(f"There is no tool {name!r}. `trimtab connectors list` shows what there is.")
         if not found[0].enabled:
-            raise NotFound(f"Connector {found[0].connector.name!r} is turned off. Turn it on to use {name}.")
+            raise off(found[0], name)
         return found
 
     def _status(self, entry: _Entry) -> ConnectorStatus:
@@ -340,6 +344,10 @@ class Toolbox:
             seconds=entry.seconds,
             last_errors=tuple(entry.errors),
         )
+
+
+def off(entry: _Entry, tool: str) -> NotFound:
+    return NotFound(f"Connector {entry.connector.name!r} is turned off. Turn it on to use {tool}.")
 
 
 def _being_cancelled() -> bool:
