@@ -82,7 +82,8 @@ async def now(
     moment = datetime.now(UTC).astimezone(zone)
     shown = place.strip().title() if place.islower() else place.strip()
     minutes = int((moment.utcoffset() or timedelta()).total_seconds() // 60)
-    offset = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60}" + (f":{abs(minutes) % 60:02d}" if minutes % 60 else "")
+    hours, rest = divmod(abs(minutes), 60)
+    offset = f"{'-' if minutes < 0 else '+'}{hours}" + (f":{rest:02d}" if rest else "")
     day = f"{moment:%A}, {moment.day} {moment:%B %Y}"
     answer = f"It is {moment:%H:%M} on {day}{f' in {shown}' if shown else ''} (UTC{offset})."
     data = {
