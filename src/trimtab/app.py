@@ -1,0 +1,405 @@
+"""The composition root: the only place that knows every wing.
+
+`Trimtab` holds one of each part and offers what the faces need: post a question, follow its events, stop it, decide
+an approval. The HTTP API is a thin layer over it, and so is using Trimtab from Python:
+
+    async with Trimtab.open() as trimtab:
+        async for event in trimtab.ask("What is 15% of 80?"):
+            print(event)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.tools import BaseTool
+
+from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
+from trimtab.domain import events as ev
+from trimtab.domain.errors import InvalidInput, TooLarge
+from trimtab.domain.model import Embedder, Profile
+from trimtab.orchestrator.hub import Hub, Logged
+from trimtab.orchestrator.runner import Runner
+from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
+from trimtab.settings import Settings
+from trimtab.store import people, threads, turns
+from trimtab.store.database import Database
+from trimtab.store.migrate import migrate
+from trimtab.store.once import forget_old, once
+
+if TYPE_CHECKING:
+    from trimtab.llm.served import Served
+    from trimtab.retrieval import Library
+
+_log = logging.getLogger(__name__)
+
+LOCAL_USER = "local"
+SWEEP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How one question is to be answered."""
+
+    documents: str = "auto"
+    """``auto`` (when they help), ``only`` (nothing else), ``off``."""
+    tools: bool = True
+    can_approve: bool = True
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, Any]:
+        return {"documents": self.documents, "tools": self.tools, "can_approve": self.can_approve, **self.sampling}
+
+
+class StoredLog:
+    """The orchestrator's `Log` over our database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, turn: Mapping[str, Any], batch: Sequence[ev.Event]) -> list[tuple[int, dict[str, Any]]]:
+        return await self._database.write(turns.append, turn, batch)
+
+    async def events(self, turn_id: str, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+        return await self._database.read(turns.log, turn_id, after=after, limit=100_000)
+
+    async def wait_if_undecided(self, turn: Mapping[str, Any]) -> bool:
+        return await self._database.write(turns.wait_if_undecided, turn["id"])
+
+
+class Trimtab:
+    """One running installation. Make it with `Trimtab.open`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        model: BaseChatModel,
+        profile: Profile,
+        *,
+        toolbox: Toolbox,
+        library: Library | None = None,
+        embedder: Embedder | None = None,
+        served: Served | None = None,
+        search: Search | None = None,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.model = model
+        self.profile = profile
+        self.toolbox = toolbox
+        self.library = library
+        self.embedder = embedder
+        self.served = served
+        self.hub = Hub()
+        self.orchestrator = Orchestrator(
+            model,
+            profile,
+            tools=self.tools,
+            search=search or library,
+            count_tokens=served.count if served else None,
+            limits=Limits(
+                steps=settings.tool_steps,
+                passages=settings.passages,
+                passage_floor=settings.passage_floor,
+                sentence_floor=settings.sentence_floor,
+                approval_seconds=settings.approval_hours * 3600,
+                deadline=settings.turn_seconds,
+            ),
+        )
+        self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
+        self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ opening and closing
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        model: BaseChatModel | None = None,
+        profile: Profile | None = None,
+        toolbox: Toolbox | None = None,
+        retrieval: bool = True,
+    ) -> AsyncIterator[Trimtab]:
+        """Start every part, and stop them again at the end.
+
+        With `model` no engine is started: that model is used (a `ScriptedModel` in tests, or any LangChain chat
+        model). `retrieval=False` leaves the document library closed.
+
+        Raises:
+            ModelFileError: a model file is missing or damaged; the message says how to fetch it.
+            Unavailable: another process owns the library or the database.
+        """
+        settings = settings or Settings.load()
+        async with contextlib.AsyncExitStack() as stack:
+            database = await asyncio.to_thread(open_database, settings)
+            stack.callback(database.close)
+            library, embedder = None, None
+            if retrieval:
+                library, embedder = await asyncio.to_thread(open_library_on, settings, database)
+                stack.callback(library.close)
+            served = None
+            if model is None:
+                from trimtab.llm.served import serve
+
+                served = await serve(serving_options(settings), embedder)
+                stack.push_async_callback(served.aclose)
+                model, profile = served.model, served.profile
+            toolbox = toolbox or open_toolbox(settings)
+            stack.push_async_callback(toolbox.aclose)
+            self = cls(
+                settings,
+                database,
+                model,
+                profile or Profile(name="given model", tools="native", grounding="write"),
+                toolbox=toolbox,
+                library=library,
+                embedder=embedder,
+                served=served,
+            )
+            await self._start()
+            stack.push_async_callback(self._stop)
+            yield self
+
+    async def _start(self) -> None:
+        closed = await self.database.write(turns.interrupt_abandoned, self.runner.id)
+        if closed:
+            _log.warning("%d turns were cut off when Trimtab last stopped; they are marked as interrupted", len(closed))
+        await self.database.write(forget_old)
+        self._sweeper = asyncio.create_task(self._sweep(), name="expire approvals")
+
+    async def _stop(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self.runner.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                for turn in await self.database.write(turns.expire):
+                    await self._go_on(turn)
+            except Exception:
+                _log.exception("could not expire approvals; trying again in %g s", SWEEP_SECONDS)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    # ------------------------------------------------------------------ conversation
+
+    def tools(self) -> Sequence[BaseTool]:
+        return self.toolbox.tools()
+
+    async def ask(
+        self, question: str, *, thread: str | None = None, owner: str | None = None, how: Ask = Ask()
+    ) -> AsyncGenerator[ev.Event, None]:
+        """Ask and follow: the turn's events as they happen. Without `thread` a new one is made."""
+        owner = owner or self.owner
+        if thread is None:
+            thread = (await self.database.write(threads.create, owner))["id"]
+        row = await self.post(owner, thread, question, how=how)
+        async for _, _, wire in self.runner.tail(row["id"]):
+            yield ev.from_wire(wire)
+
+    async def post(
+        self,
+        owner: str,
+        thread_id: str,
+        text: str,
+        *,
+        how: Ask = Ask(),
+        parent: str | None = None,
+        key: str | None = None,
+    ) -> dict[str, Any]:
+        """Store a question and start answering it. It is on disk when this returns the turn.
+
+        Raises:
+            Conflict: the thread is still answering, or `key` was used for something else.
+        """
+        self._check_text(text)
+        self.runner.ensure_room()
+        request = ["turn", thread_id, text, parent, how.stored()]
+        row = await self.database.write(
+            lambda c: once(
+                c,
+                owner,
+                key,
+                request,
+                lambda c: turns.start(
+                    c, owner, thread_id, text, runner=self.runner.id, options=how.stored(), parent=parent
+                ),
+            )
+        )
+        return await self._begin(row, how)
+
+    async def regenerate(
+        self, owner: str, message_id: str, *, how: Ask | None = None, key: str | None = None
+    ) -> dict[str, Any]:
+        """Another answer to the question that `message_id` answers, asked as before unless `how` says otherwise."""
+        self.runner.ensure_room()
+        how = how or await self.database.read(_how_of_message, owner, message_id)
+        row = await self.database.write(
+            lambda c: once(
+                c,
+                owner,
+                key,
+                ["regenerate", message_id, how.stored()],
+                lambda c: turns.regenerate(c, owner, message_id, runner=self.runner.id, options=how.stored()),
+            )
+        )
+        return await self._begin(row, how)
+
+    async def decide(
+        self, owner: str, approval_id: str, decision: str, *, digest: str, arguments: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Approve or reject a call that waits; the turn goes on. Returns the turn."""
+        if decision not in ("approve", "reject"):
+            raise InvalidInput(f"A decision is 'approve' or 'reject', not {decision!r}.")
+        if arguments is not None:
+            pending = await self.database.read(turns.approval, owner, approval_id)
+            self.toolbox.check(pending["tool"], arguments)
+        turn = await self.database.write(
+            turns.decide, owner, approval_id, decision, digest=digest, arguments=arguments
+        )
+        await self._publish(turn)
+        await self._go_on(turn)
+        return await self.database.read(turns.get, owner, turn["id"])
+
+    async def cancel(self, owner: str, turn_id: str) -> dict[str, Any]:
+        """Stop a turn. Stopping one that has ended changes nothing."""
+        turn = await self.database.read(turns.get, owner, turn_id)
+        if not await self.runner.cancel(turn_id) and turn["status"] == ev.TurnStatus.WAITING:
+            text = await self.database.read(turns.draft, turn_id)
+            stopped = ev.TurnFinished(status=ev.TurnStatus.CANCELLED, text=text, finish_reason="cancelled")
+            await self.database.write(turns.append, turn, [stopped])
+            await self._publish(turn)
+        return await self.database.read(turns.get, owner, turn_id)
+
+    def follow(self, turn_id: str, after: int = 0) -> AsyncIterator[Logged]:
+        """A turn's logged events after `after`, to its end. The caller has checked the owner."""
+        return self.runner.tail(turn_id, after)
+
+    # ------------------------------------------------------------------ inside
+
+    async def _begin(self, row: dict[str, Any], how: Ask) -> dict[str, Any]:
+        """Start the task of a stored turn, unless it runs or has run (a retried request)."""
+        current = await self.database.read(turns.get, row["owner_id"], row["id"])
+        if current["status"] == ev.TurnStatus.RUNNING and current["runner"] == self.runner.id:
+            logged = await self.database.read(turns.log, row["id"], limit=1)
+            if not logged:
+                self.runner.start(current, await self.database.read(_turn_of, current, how, ()))
+        return current
+
+    async def _go_on(self, turn: Mapping[str, Any]) -> None:
+        """Take up a waiting turn whose approval was decided."""
+        if await self.database.write(turns.resume, turn["id"], self.runner.id):
+            so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn["id"], limit=100_000)]
+            row = await self.database.read(turns.get, turn["owner_id"], turn["id"])
+            self.runner.start(row, await self.database.read(_turn_of, row, _how(row["options"]), so_far))
+
+    async def _publish(self, turn: Mapping[str, Any]) -> None:
+        """Tell watchers about events that were logged outside the runner. They skip what they have seen."""
+        for seq, wire in await self.database.read(turns.log, turn["id"], limit=100_000, deltas=False):
+            self.hub.publish((turn["id"], turn["thread_id"], turn["owner_id"]), (seq, turn["id"], wire))
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip():
+            raise InvalidInput("The question is empty. Write something.")
+        if len(text) > self.settings.max_prompt_chars:
+            raise TooLarge(
+                f"The question has {len(text)} characters; the most is {self.settings.max_prompt_chars}. Shorten it, or "
+                "add the long text as a document."
+            )
+
+
+def _turn_of(connection: Any, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
+    line = threads.history(connection, row["thread_id"], row["question_id"])
+    return Turn(
+        id=row["id"],
+        owner=row["owner_id"],
+        question=line[-1][1],
+        history=line[:-1],
+        documents=how.documents,  # type: ignore[arg-type]
+        tools=how.tools,
+        can_approve=how.can_approve,
+        sampling=how.sampling,
+        so_far=tuple(so_far),
+    )
+
+
+def _how(options: Mapping[str, Any]) -> Ask:
+    named = {name: options[name] for name in ("documents", "tools", "can_approve") if name in options}
+    return Ask(**named, sampling={k: v for k, v in options.items() if k not in named})
+
+
+def _how_of_message(connection: Any, owner: str, message_id: str) -> Ask:
+    message = threads.message_of(connection, owner, message_id)
+    if not message["turn_id"]:
+        return Ask()
+    return _how(turns.get(connection, owner, message["turn_id"])["options"])
+
+
+# ---------------------------------------------------------------------- the parts, one by one
+
+
+def open_database(settings: Settings) -> Database:
+    """The database with its tables brought up to date."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.home.chmod(0o700)
+    database = Database(settings.database)
+    migrate(database.engine)
+    return database
+
+
+def open_toolbox(settings: Settings) -> Toolbox:
+    """The installed connectors, with what the settings say about them."""
+    return Toolbox.discover(
+        ConnectOptions(
+            disabled=frozenset(settings.connectors_disabled),
+            overrides={
+                name: Override(base_url=o.base_url, allow_private=o.allow_private)
+                for name, o in settings.connectors.items()
+            },
+        )
+    )
+
+
+def serving_options(settings: Settings) -> Any:
+    """What the llm wing needs to know to serve a model."""
+    from trimtab.llm.served import ServingOptions
+
+    return ServingOptions(
+        model=settings.model,
+        models_dir=settings.models_dir,
+        log_path=settings.logs_dir / "engine.log",
+        base_url=settings.base_url,
+        api_key=settings.api_key,
+        tools_mode=settings.tools_mode,
+        as_shipped=settings.weights == "as-shipped",
+        context=settings.context,
+        parallel=settings.parallel,
+        threads=settings.threads,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        max_prompt_chars=settings.max_prompt_chars,
+    )
+
+
+def open_library_on(settings: Settings, database: Database) -> tuple[Library, Embedder]:
+    """The document library on an open database, and the embedding model it uses."""
+    raise NotImplementedError
+
+
+def open_library(settings: Settings) -> Library:
+    """The document library for a command that runs without the server; it closes the database with itself."""
+    database = open_database(settings)
+    library, _ = open_library_on(settings, database)
+    return library
