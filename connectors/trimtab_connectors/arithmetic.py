@@ -89,7 +89,7 @@ def tidy(text: str) -> str:
     plain = " ".join(text.strip().split())
     start = LEAD.match(plain.lower())
     kept = (plain[start.end() :] if start else plain).strip().rstrip("?.= ")
-    return kept if re.search(r"[\d)]\s*!$", kept) else kept.rstrip("! ")
+    return kept if re.search(r"[\d)]\s*!+$", kept) else kept.rstrip("! ")
 
 
 def evaluate(text: str) -> Number:

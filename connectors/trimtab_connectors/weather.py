@@ -128,7 +128,7 @@ async def forecast(
         text="\n".join([f"Weather in {title}", f"now: {now}", *lines]),
         data={"place": spot.model_dump(), **found.model_dump(mode="json")},
         sources=[Source(f"Open-Meteo forecast for {title}", link, datetime.now(UTC).isoformat(timespec="seconds"))],
-        answer=f"In {spot.name} now: {now}. " + "; ".join(lines[:3]).capitalize() + ".",
+        answer=f"In {spot.name} now: {now}. T{'; '.join(lines[:3])[1:]}.",
     )
 
 
