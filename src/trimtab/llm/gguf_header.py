@@ -50,7 +50,9 @@ class GgufHeader:
         """Texts that the tokenizer turns into control tokens, longest first."""
         tokens = self.values.get("tokenizer.ggml.tokens", [])
         kinds = self.values.get("tokenizer.ggml.token_type", [])
-        special = {t for t, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED) and len(t) > 1}
+        special = {
+            t for t, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED) and len(t) > 1
+        }
         return tuple(sorted(special, key=lambda t: (-len(t), t)))
 
 

@@ -14,7 +14,8 @@ from trimtab.domain.model import Sampling
 
 
 def hosted_model(name: str, sampling: Sampling | None = None, **options: Any) -> BaseChatModel:
-    """The model ``provider:model``, such as ``anthropic:claude-sonnet-4-5``; its key comes from the provider's variable.
+    """The model ``provider:model``, such as ``anthropic:claude-sonnet-4-5``. Its key comes
+    from the provider's variable.
 
     Raises:
         InvalidInput: the name has no provider, or LangChain does not know it.

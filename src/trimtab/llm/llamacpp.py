@@ -40,9 +40,9 @@ _CALM_SECONDS = 60.0
 class LlamaCppEngine:
     """One model served by llama.cpp.
 
-        engine = LlamaCppEngine(Path("model.gguf"))
-        await engine.start()
-        OpenAIChat(base_url=engine.base_url, api_key=engine.key, model=engine.name)
+    engine = LlamaCppEngine(Path("model.gguf"))
+    await engine.start()
+    OpenAIChat(base_url=engine.base_url, api_key=engine.key, model=engine.name)
     """
 
     capabilities = Capabilities(
@@ -105,10 +105,13 @@ class LlamaCppEngine:
         return {"ok": status.state is EngineState.READY, "state": status.state.value, "crashes": status.crashes}
 
     def status(self) -> EngineStatus:
-        child = self._child
+        child, state = self._child, self._state
+        alive = child is not None and child.poll() is None
+        if state is EngineState.READY and not alive:
+            state = EngineState.RESTARTING  # it died this instant, and the watcher has not seen it yet
         return EngineStatus(
-            state=self._state,
-            pid=child.pid if child is not None and child.poll() is None else None,
+            state=state,
+            pid=child.pid if child is not None and alive else None,
             crashes=self._crashes,
             last_error=self._last_error,
             model=self.name,
@@ -317,7 +320,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody has now. The child binds it a moment later; if someone was faster, starting fails and says so."""
+    """A port that nobody has now. The child binds it a moment later; if someone was faster, starting fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -17,7 +17,7 @@ BREAK = "\u200b"
 class Neutraliser:
     """Breaks a model's special tokens inside ordinary text.
 
-        Neutraliser(["<|im_start|>"])("a <|im_start|> b")  # "a <\\u200b|im_start|> b"
+    Neutraliser(["<|im_start|>"])("a <|im_start|> b")  # "a <\\u200b|im_start|> b"
     """
 
     def __init__(self, special_tokens: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """One chat model for every server that speaks the OpenAI protocol: our engine, vLLM, Ollama, llama-server, hosted APIs.
 
 Address, key and model name are all it takes. It is written on httpx rather than on langchain-openai because, measured
-on one machine with a server that answers at once, the latter costs 141 microseconds of CPU a streamed chunk and 0.45 s
-of import (with the `openai` package 1.2 s), against the figures in docs/benchmarks; and because a turn needs the
+on one machine with a server that answers at once, the latter costs 141-190 microseconds of CPU a streamed chunk and
+1.2 s of import, this 24 microseconds and 0.7 s (nearly all of it langchain-core's); and because a turn needs the
 connection to end the moment its task is cancelled, which is what frees the engine's slot.
 
 A request that fails is never repeated here: whoever asked knows whether it may be.
@@ -38,9 +38,9 @@ class OpenAIChat(BaseChatModel):
         model = OpenAIChat(base_url="http://127.0.0.1:8000/v1", api_key="...", model="qwen3")
         async for chunk in model.astream("Hello"): ...
 
-    Options of a single call (`bind` them, or pass them to `ainvoke`): `tools`, `tool_choice`, `response_format`, `seed`,
-    `max_tokens`, `temperature`, `logprobs`, `top_logprobs`, and `extra_body` for what only this server knows (`lora`,
-    `cache_prompt`, `grammar`).
+    Options of a single call (`bind` them, or pass them to `ainvoke`): `tools`, `tool_choice`, `response_format`,
+    `seed`, `max_tokens`, `temperature`, `logprobs`, `top_logprobs`, and `extra_body` for what only this server knows
+    (`lora`, `cache_prompt`, `grammar`).
 
     Raises (when asked):
         EngineDied: the connection broke while it was answering.
@@ -100,8 +100,8 @@ class OpenAIChat(BaseChatModel):
         body["stream_options"] = {"include_usage": True}
         decoder = Decoder(self.model)
         try:
-            async with self._client().stream(
-                "POST", self._url("/chat/completions"), json=body, headers=self._headers()
+            async with self.http().stream(
+                "POST", self.url("/chat/completions"), json=body, headers=self.headers()
             ) as response:
                 if response.status_code >= 400:
                     raise refused(response.status_code, await response.aread(), response.headers, self.model)
@@ -167,20 +167,20 @@ class OpenAIChat(BaseChatModel):
         body |= {name: value for name, value in options.items() if value is not None}
         return body | extra
 
-    def _url(self, path: str) -> str:
+    def url(self, path: str) -> str:
         base = self.base_url() if callable(self.base_url) else self.base_url
         return base.rstrip("/") + path
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
 
-    def _client(self) -> httpx.AsyncClient:
+    def http(self) -> httpx.AsyncClient:
         """One client an event loop. Plain http keeps no idle connections: opening one on loopback costs a fraction of
         a millisecond, and an idle one would be stale after the engine's next restart."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            local = self._url("").startswith("http://")
+            local = self.url("").startswith("http://")
             client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self.timeout, connect=5.0),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if local else 20),
@@ -194,7 +194,9 @@ class OpenAIChat(BaseChatModel):
 def broken(error: httpx.HTTPError, model: str, *, answering: bool) -> TrimtabError:
     """Our error for a connection that failed."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return EngineError(f"{model!r} cannot be reached; it may be restarting. Try again in a few seconds.", model=model)
+        return EngineError(
+            f"{model!r} cannot be reached; it may be restarting. Try again in a few seconds.", model=model
+        )
     if isinstance(error, httpx.TimeoutException):
         return DeadlineExceeded(f"{model!r} was silent for too long. Ask for less, or try again later.", model=model)
     when = "in the middle of its answer" if answering else "before it answered"

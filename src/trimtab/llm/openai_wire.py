@@ -105,10 +105,16 @@ def refused(status: int, body: bytes, headers: Mapping[str, str], model: str) ->
     said = " ".join(said.split())[:300]
     if status in (429, 503):
         wait = headers.get("retry-after", "1")
-        return EngineBusy(f"{model!r} is busy ({said}). Try again in {wait} s.", model=model, retry_after=_seconds(wait))
+        return EngineBusy(
+            f"{model!r} is busy ({said}). Try again in {wait} s.", model=model, retry_after=_seconds(wait)
+        )
     if status in (401, 403):
-        return EngineRefused(f"{model!r} refused the key ({said}). Check the key of this server.", model=model, status=status)
-    return EngineRefused(f"{model!r} answered with an error {status}: {said}. Change the request.", model=model, status=status)
+        return EngineRefused(
+            f"{model!r} refused the key ({said}). Check the key of this server.", model=model, status=status
+        )
+    return EngineRefused(
+        f"{model!r} answered with an error {status}: {said}. Change the request.", model=model, status=status
+    )
 
 
 def _seconds(text: str) -> float:
@@ -142,4 +148,3 @@ def _usage(usage: dict[str, Any]) -> UsageMetadata:
 
 def _chunk(text: str = "", **fields: Any) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=text, **fields), text=text)
-

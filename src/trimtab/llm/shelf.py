@@ -44,7 +44,9 @@ def files(model: Entry, models_dir: Path) -> dict[str, Path]:
 
 def is_installed(model: Entry, models_dir: Path) -> bool:
     """Whether every file is there with its right size."""
-    return all(has(folder_file, f) for f, folder_file in zip(model.files, files(model, models_dir).values(), strict=True))
+    return all(
+        has(folder_file, f) for f, folder_file in zip(model.files, files(model, models_dir).values(), strict=True)
+    )
 
 
 def installed(models_dir: Path) -> list[Entry]:
@@ -101,10 +103,14 @@ def sha256_of(file: Path) -> str:
 
 def _check_gguf(file: Path) -> Path:
     if not file.is_file():
-        raise ModelFileError(f"There is no file {file}. Give a path to a .gguf file or a name from: trimtab models list")
+        raise ModelFileError(
+            f"There is no file {file}. Give a path to a .gguf file or a name from: trimtab models list"
+        )
     with file.open("rb") as stream:
         if stream.read(4) != GGUF_MAGIC:
-            raise ModelFileError(f"{file} is not a GGUF file (it does not begin with 'GGUF'). Choose a .gguf model file.")
+            raise ModelFileError(
+                f"{file} is not a GGUF file (it does not begin with 'GGUF'). Choose a .gguf model file."
+            )
     return file.resolve()
 
 

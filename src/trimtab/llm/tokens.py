@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 COUNTED_CHARS = 1_000_000
 """Longer texts are estimated: nobody who has that much text needs the last token of it."""
 
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _PRE = {"smollm": "digits", "gpt-2": "bytes", "llama-bpe": _LLAMA3, "qwen2": _QWEN2}
 """GGUF's name of a pre-tokenizer to how a text is cut before merging."""
@@ -80,7 +83,9 @@ def _tokenizer(header: GgufHeader) -> Tokenizer:
     values = header.values
     vocabulary = {token: i for i, token in enumerate(values["tokenizer.ggml.tokens"])}
     merges = [tuple(pair.split(" ", 1)) for pair in values["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, ignore_merges=values["tokenizer.ggml.pre"] == "llama-bpe"))
+    tokenizer = Tokenizer(
+        BPE(vocab=vocabulary, merges=merges, ignore_merges=values["tokenizer.ggml.pre"] == "llama-bpe")
+    )
     tokenizer.pre_tokenizer = _cut(_PRE[values["tokenizer.ggml.pre"]])
     return tokenizer
 

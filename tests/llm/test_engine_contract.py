@@ -1,0 +1,333 @@
+"""What every engine promises. An engine that joins adds one line to `ENGINES` and passes all of this."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from trimtab.domain.errors import EngineDied, EngineError, EngineRefused, ModelFileError
+from trimtab.domain.model import Sampling
+from trimtab.llm.engine import EngineOptions, EngineState
+from trimtab.llm.llamacpp import LlamaCppEngine
+from trimtab.llm.openai_chat import OpenAIChat
+from trimtab.llm.tokens import counter_for
+
+pytestmark = pytest.mark.model
+
+ENGINES: dict[str, Callable[..., LlamaCppEngine]] = {"llamacpp": LlamaCppEngine}
+GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=1)
+LONG = Sampling(temperature=0.8, max_tokens=1500, seed=3)
+STORY = "Tell me a very long story about a lighthouse keeper, with many chapters."
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def running(request: pytest.FixtureRequest, engine: LlamaCppEngine) -> LlamaCppEngine:
+    assert request.param == "llamacpp"
+    return engine
+
+
+@pytest.fixture(params=sorted(ENGINES))
+async def own(request: pytest.FixtureRequest, chat_model_path: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    """An engine to be hurt."""
+    options = EngineOptions(slots=2, slot_context=2048, health_seconds=0.5)
+    made = ENGINES[request.param](chat_model_path, options, tmp_path / "engine.log")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def chat(engine: LlamaCppEngine, sampling: Sampling = GREEDY) -> OpenAIChat:
+    return OpenAIChat(
+        base_url=engine.base_url,
+        api_key=engine.key,
+        model=engine.name,
+        sampling=sampling,
+        special_tokens=engine.special_tokens,
+        extra_sampling=True,
+    )
+
+
+def headers(engine: LlamaCppEngine) -> dict[str, str]:
+    return {"Authorization": f"Bearer {engine.key.get_secret_value()}"}
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> float:
+    """Seconds until the condition held; fails when it does not in time."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, f"not within {seconds} s"
+        await asyncio.sleep(0.05)
+    return time.monotonic() - start
+
+
+async def test_a_question_is_answered_with_usage_and_a_reason_for_ending(running: LlamaCppEngine) -> None:
+    answer = await chat(running).ainvoke("Say hello.")
+    assert answer.text.strip()
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["input_tokens"] > 5
+    assert 0 < answer.usage_metadata["output_tokens"] <= 24
+    assert answer.response_metadata["finish_reason"] in ("stop", "length")
+
+
+async def test_the_answer_ends_for_length_when_its_tokens_are_used_up(running: LlamaCppEngine) -> None:
+    answer = await chat(running).ainvoke(STORY, max_tokens=6)
+    assert answer.response_metadata["finish_reason"] == "length"
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["output_tokens"] == 6
+
+
+async def test_a_stream_gives_the_same_text_in_pieces_and_its_usage_at_the_end(running: LlamaCppEngine) -> None:
+    pieces = [c async for c in chat(running).astream("Count from one to ten.")]
+    texts = [p.text for p in pieces if p.text]
+    assert len(texts) > 3
+    assert [p.usage_metadata["output_tokens"] for p in pieces if p.usage_metadata]
+    assert "".join(texts) == (await chat(running).ainvoke("Count from one to ten.")).text
+
+
+async def test_plain_completion_continues_a_text(running: LlamaCppEngine) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+        body = {"model": running.name, "prompt": "One, two, three, four,", "max_tokens": 6, "temperature": 0}
+        answer = await client.post(running.base_url + "/completions", json=body, headers=headers(running))
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["text"].strip()
+
+
+async def test_a_stop_string_ends_the_answer_and_is_not_in_it(running: LlamaCppEngine) -> None:
+    whole = (await chat(running).ainvoke("Count from one to ten.")).text
+    word = whole.split()[2]
+    answer = await chat(running).ainvoke("Count from one to ten.", stop=[word])
+    assert word not in answer.text
+    assert answer.response_metadata["finish_reason"] == "stop"
+    assert whole.startswith(answer.text)
+
+
+async def test_one_seed_gives_one_text_and_seeds_differ(running: LlamaCppEngine) -> None:
+    warm = chat(running, Sampling(temperature=1.2, max_tokens=24))
+    texts = [(await warm.ainvoke("Invent a name for a ship and describe it.", seed=s)).text for s in (7, 7, 8, 9)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+async def test_a_schema_is_kept_to(running: LlamaCppEngine) -> None:
+    assert running.capabilities.json_schema
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 40}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "trip", "schema": schema}}
+    answer = await chat(running).ainvoke("Three days in Paris, please. As JSON:", response_format=form, max_tokens=64)
+    found = json.loads(answer.text)
+    assert set(found) == {"city", "days"}
+    assert isinstance(found["days"], int)
+
+
+async def test_logprobs_come_with_each_token(running: LlamaCppEngine) -> None:
+    assert running.capabilities.logprobs
+    answer = await chat(running).ainvoke("Say hello.", logprobs=True, top_logprobs=3, max_tokens=4)
+    tokens = answer.response_metadata["logprobs"]["content"]
+    assert answer.usage_metadata is not None
+    assert len(tokens) == answer.usage_metadata["output_tokens"]
+    for token in tokens:
+        tops = [t["logprob"] for t in token["top_logprobs"]]
+        assert len(tops) == 3
+        assert tops == sorted(tops, reverse=True)
+        assert token["logprob"] <= 0
+
+
+async def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again(running: LlamaCppEngine) -> None:
+    assert running.capabilities.prefix_cache
+    start = "The keeper of the archive wrote down everything that happened on the island. " * 12
+    await chat(running).ainvoke(start + "What was written?", max_tokens=2)
+    answer = await chat(running).ainvoke(start + "Who wrote?", max_tokens=2)
+    assert answer.usage_metadata is not None
+    cached = answer.usage_metadata["input_token_details"]["cache_read"]
+    assert cached > 0.8 * answer.usage_metadata["input_tokens"]
+
+
+async def test_a_disconnected_client_stops_the_generation_within_a_second(running: LlamaCppEngine) -> None:
+    assert running.capabilities.cancel
+    pid = running.status().pid
+    assert pid is not None
+
+    async def read() -> None:
+        async for _ in chat(running, LONG).astream(STORY):
+            first.set()
+
+    first = asyncio.Event()
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(first.wait(), 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(1.0)
+    before = cpu_seconds(pid)
+    await asyncio.sleep(0.7)
+    assert cpu_seconds(pid) - before < 0.2, "the engine is still working for nobody"
+
+
+async def test_a_wrong_key_is_refused_everywhere(running: LlamaCppEngine) -> None:
+    with pytest.raises(EngineRefused, match="key"):
+        await OpenAIChat(base_url=running.base_url, api_key="wrong", model="m").ainvoke("hi")
+    root = running.base_url.removesuffix("/v1")
+    async with httpx.AsyncClient() as client:
+        for path in ("/v1/models", "/props", "/slots", "/metrics", "/tokenize", "/v1/completions", "/lora-adapters"):
+            for given in ({}, {"Authorization": "Bearer wrong"}):
+                assert (await client.get(root + path, headers=given)).status_code in (401, 404), path
+
+
+async def test_the_key_is_in_no_argument_list_and_no_environment(running: LlamaCppEngine) -> None:
+    pid = running.status().pid
+    secret = running.key.get_secret_value().encode()
+    assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert secret not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_eight_streams_at_once_all_come_to_their_end(running: LlamaCppEngine) -> None:
+    async def one(number: int) -> str:
+        ends = [c async for c in chat(running).astream(f"Say something about the number {number}.", max_tokens=16)]
+        assert ends[-1].response_metadata["finish_reason"] in ("stop", "length")
+        return "".join(c.text for c in ends)
+
+    texts = await asyncio.gather(*(one(n) for n in range(8)))
+    assert all(t.strip() for t in texts)
+
+
+async def test_a_slot_has_the_context_that_was_asked_for(running: LlamaCppEngine) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(running.base_url + "/models", headers=headers(running))
+    assert answer.json()["data"][0]["meta"]["n_ctx"] == running.slot_context == running.status().slot_context
+
+
+async def test_special_tokens_in_a_persons_text_stay_text(running: LlamaCppEngine) -> None:
+    """Broken up they cost several tokens; read as special they would cost one each."""
+    token = "<|im_start|>"
+    assert token in running.special_tokens
+
+    async def length(model: OpenAIChat, text: str) -> int:
+        usage = (await model.ainvoke(text, max_tokens=1)).usage_metadata
+        assert usage is not None
+        return usage["input_tokens"]
+
+    safe, naive = chat(running), chat(running).model_copy(update={"special_tokens": ()})
+    plain = await length(safe, "x  y")
+    assert await length(naive, f"x {token * 10} y") == plain + 10, "the engine no longer reads special tokens: simplify"
+    assert await length(safe, f"x {token * 10} y") > plain + 50
+
+
+async def test_token_counts_are_the_engines_own(running: LlamaCppEngine) -> None:
+    texts = [
+        "Hello world", "  two  spaces\n\n\ttab", "1234567 8,900.50", "don't we'll I'm", "naïve café — “quoted”",
+        "def f(x):\n    return x ** 2\n", "日本語のテキスト 🙂👍🏽", "<|im_start|>system", "", "a" * 500, "Ω≈ç√∫˜µ≤≥÷ ٣٤٥",
+    ]  # fmt: skip
+    counted = counter_for(running.model_path)(texts)
+    async with httpx.AsyncClient(timeout=30) as client:
+        for text, count in zip(texts, counted, strict=True):
+            body = {"content": text, "add_special": False, "parse_special": False}
+            root = running.base_url.removesuffix("/v1")
+            answer = await client.post(root + "/tokenize", json=body, headers=headers(running))
+            assert len(answer.json()["tokens"]) == count, text
+
+
+async def test_a_killed_engine_is_a_typed_error_and_back_within_ten_seconds(own: LlamaCppEngine) -> None:
+    first = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in chat(own, LONG).astream(STORY):
+            first.set()
+
+    address = own.base_url
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(first.wait(), 60)
+    pid = own.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(EngineDied):
+        await asyncio.wait_for(task, 5)
+    with pytest.raises(EngineError):
+        await chat(own).ainvoke("hi")
+    await until(lambda: own.status().state is EngineState.READY, 10)
+    assert (await chat(own).ainvoke("Say hello.")).text
+    assert own.base_url == address
+    assert own.status().crashes == 1
+    assert own.status().pid != pid
+
+
+async def test_an_engine_that_hangs_is_replaced(own: LlamaCppEngine) -> None:
+    pid = own.status().pid
+    assert pid is not None
+    own_options = own.options
+    assert own_options.health_seconds == 0.5
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: own.status().crashes == 1, 25)
+    await until(lambda: own.status().state is EngineState.READY, 10)
+    assert own.status().pid != pid
+
+
+async def test_the_engine_ends_when_its_parent_is_killed(chat_model_path: Path) -> None:
+    program = (
+        "import asyncio, sys, time\nfrom pathlib import Path\nfrom trimtab.llm.llamacpp import LlamaCppEngine\n"
+        "e = LlamaCppEngine(Path(sys.argv[1]))\nasyncio.run(e.start())\nprint(e.status().pid, flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(chat_model_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(await asyncio.to_thread(parent.stdout.readline))
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+
+    def gone() -> bool:
+        try:
+            return ") Z" in Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    await until(gone, 5)
+
+
+async def test_a_stopped_engine_leaves_no_process_and_can_start_again(own: LlamaCppEngine) -> None:
+    pid = own.status().pid
+    await own.stop()
+    assert own.status().state is EngineState.STOPPED
+    assert not Path(f"/proc/{pid}").exists()
+    assert not await own.health()
+    await own.start()
+    assert (await chat(own).ainvoke("Say hello.")).text
+
+
+async def test_the_log_holds_neither_the_key_nor_what_was_asked(own: LlamaCppEngine, tmp_path: Path) -> None:
+    await chat(own).ainvoke("My password is swordfish-9000.")
+    with pytest.raises(EngineError):
+        await chat(own).ainvoke("swordfish-9000 " * 4000)
+    await own.stop()
+    log = (tmp_path / "engine.log").read_text() if (tmp_path / "engine.log").exists() else ""
+    assert own.key.get_secret_value() not in log
+    assert "swordfish" not in log
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no gguf", "flipped"])
+async def test_a_damaged_model_file_is_refused_and_says_which(
+    chat_model_path: Path, tmp_path: Path, damage: str
+) -> None:
+    bad = tmp_path / "bad.gguf"
+    data = chat_model_path.read_bytes()[: 3 << 20]
+    bad.write_bytes(
+        {"truncated": data, "no gguf": b"PK" + data[2:], "flipped": data[:8] + b"\xff" * 16 + data[24:]}[damage]
+    )
+    with pytest.raises(ModelFileError, match=r"bad\.gguf"):
+        await LlamaCppEngine(bad).start()
