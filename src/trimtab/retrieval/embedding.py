@@ -65,7 +65,8 @@ class OnnxEmbeddings(Embeddings):
         self._closed = threading.Event()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self.encode(texts).tolist()
+        rows: list[list[float]] = self.encode(texts).tolist()
+        return rows
 
     def embed_query(self, text: str) -> list[float]:
         row: list[float] = self.encode([text])[0].tolist()
@@ -80,7 +81,7 @@ class OnnxEmbeddings(Embeddings):
             return out
         batches = list(self._batches(self._token_ids(texts)))
         if len(batches) == 1 or self.options.threads <= 1:
-            results = map(self._run, batches)
+            results: Iterator[Matrix] = map(self._run, batches)
         else:
             results = self._pool.map(self._run, batches)
         for (rows, _), vectors in zip(batches, results, strict=True):

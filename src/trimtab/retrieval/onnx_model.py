@@ -48,7 +48,9 @@ class Shape:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw.get("model_type") != "bert" or raw.get("hidden_act") != "gelu":
-                raise ModelFileError(f"{path} does not describe a BERT encoder with GELU; only those can be built here.")
+                raise ModelFileError(
+                    f"{path} does not describe a BERT encoder with GELU; only those can be built here."
+                )
             return cls(
                 int(raw["num_hidden_layers"]),
                 int(raw["num_attention_heads"]),
@@ -103,7 +105,9 @@ class _Graph:
         self.weights.append(self._numpy.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, op: str, inputs: list[str], name: str, *, outputs: int = 1, domain: str = "", **attributes: Any) -> str:
+    def add(
+        self, op: str, inputs: list[str], name: str, *, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> str:
         names = [name] + [f"{name}.{i}" for i in range(1, outputs)]
         self.nodes.append(self._helper.make_node(op, inputs, names, name=name, domain=domain, **attributes))
         return name
