@@ -1,0 +1,227 @@
+"""A model made ready to be asked: the engine or the address behind it, its profile, and the way it calls tools.
+
+`serve` decides between four sources by what the options name: a local file (engine), a name of the catalogue (engine),
+an OpenAI-compatible server by its address, or a hosted provider by LangChain's ``provider:model``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from langchain_core.language_models import BaseChatModel
+from pydantic import SecretStr
+
+from trimtab.domain.errors import InvalidInput
+from trimtab.domain.model import Embedder, Profile, TokenCounter
+
+from .catalogue import DEFAULT_CHAT
+from .engine import EngineOptions, EngineState
+from .hosted import hosted_model
+from .llamacpp import LlamaCppEngine
+from .neutral import Neutraliser
+from .openai_chat import OpenAIChat, broken
+from .openai_wire import refused
+from .profile import profile_for
+from .shelf import resolve_model
+from .tokens import counter_for
+from .weights import prepare
+
+FORWARDED = frozenset(
+    "messages prompt stream stream_options temperature top_p min_p top_k max_tokens max_completion_tokens stop seed n "
+    "logprobs top_logprobs response_format presence_penalty frequency_penalty tools tool_choice parallel_tool_calls "
+    "logit_bias".split()
+)
+"""Fields of a client's request that reach the server behind us. Grammars, slots and adapters are ours to choose."""
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Which model to serve and how. `model` is ``default``, a catalogue name, a path, or ``provider:model``."""
+
+    models_dir: Path
+    model: str = "default"
+    log_path: Path | None = None
+    base_url: str = ""
+    api_key: SecretStr = SecretStr("")
+    tools_mode: Literal["auto", "native", "guided", "none"] = "auto"
+    as_shipped: bool = False
+    context: int = 4096
+    parallel: int = 4
+    threads: int = 0
+    temperature: float | None = None
+    max_tokens: int = 512
+    max_prompt_chars: int = 64_000
+
+
+class Served:
+    """What `serve` made. `model` is what the orchestrator asks; `bare` is the same without help for tools."""
+
+    def __init__(
+        self,
+        bare: BaseChatModel,
+        profile: Profile,
+        count: TokenCounter,
+        *,
+        embedder: Embedder | None,
+        engine: LlamaCppEngine | None = None,
+    ) -> None:
+        self.bare = bare
+        self.profile = profile
+        self.count = count
+        self.engine = engine
+        self.model = with_tools(bare, profile, embedder)
+
+    def engine_status(self) -> dict[str, Any] | None:
+        """The local engine for `doctor` and `/readyz`; None when there is none."""
+        if self.engine is None:
+            return None
+        status = self.engine.status()
+        return {
+            "ok": status.state is EngineState.READY,
+            "state": status.state.value,
+            "model": status.model,
+            "restarts": status.crashes,
+            "slots": status.slots,
+            "context": status.slot_context,
+            "last_error": status.last_error,
+        }
+
+    @property
+    def forwards(self) -> bool:
+        """Whether requests can be handed on as they are: there is a server that speaks the protocol."""
+        return isinstance(self.bare, OpenAIChat)
+
+    @asynccontextmanager
+    async def forward(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+        """Hand a client's request to the server behind us and give its answer unread.
+
+        Only `FORWARDED` fields go through, and special tokens in the client's text are broken up.
+
+        Raises:
+            EngineError and its kinds, as `OpenAIChat` does.
+        """
+        chat = self.bare
+        assert isinstance(chat, OpenAIChat)
+        sent = {name: value for name, value in body.items() if name in FORWARDED and value is not None}
+        if "max_completion_tokens" in sent:
+            sent["max_tokens"] = sent.pop("max_completion_tokens")
+        defaults: dict[str, Any] = {"max_tokens": self.profile.sampling.max_tokens, "model": chat.model}
+        clean = Neutraliser(chat.special_tokens)
+        answering = False
+        try:
+            async with chat.http().stream(
+                "POST", chat.url(path), json=_cleaned(defaults | sent, clean), headers=chat.headers()
+            ) as response:
+                if response.status_code >= 400:
+                    raise refused(response.status_code, await response.aread(), response.headers, chat.model)
+                answering = True
+                yield response
+        except httpx.HTTPError as error:
+            raise broken(error, chat.model, answering=answering) from error
+
+    async def aclose(self) -> None:
+        if isinstance(self.bare, OpenAIChat):
+            await self.bare.aclose()
+        if self.engine is not None:
+            await self.engine.stop()
+
+
+def _cleaned(value: Any, clean: Neutraliser) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(v, clean) for v in value]
+    if isinstance(value, dict):
+        return {key: _cleaned(v, clean) for key, v in value.items()}
+    return value
+
+
+def with_tools(bare: BaseChatModel, profile: Profile, embedder: Embedder | None) -> BaseChatModel:
+    """The model with the help it needs to call tools.
+
+    Raises:
+        InvalidInput: guidance was asked for, but there is no embedding model to route by.
+    """
+    if profile.tools == "guided":
+        if embedder is None:
+            raise InvalidInput("Guided tool calls need the embedding model. Open Trimtab with retrieval, or set tools_mode.")
+        from .guided import GuidedChatModel
+
+        return GuidedChatModel(inner=bare, embedder=embedder)
+    if profile.tools == "native":
+        from .native import NativeToolModel
+
+        return NativeToolModel(inner=bare)
+    return bare
+
+
+async def serve(options: ServingOptions, embedder: Embedder | None = None) -> Served:
+    """Start or reach the model that `options` name.
+
+    Raises:
+        ModelFileError: its file is missing or damaged; says how to fetch it.
+        EngineError: the engine does not come up.
+        InvalidInput: the options do not name a model.
+    """
+    if options.base_url:
+        return _remote(options, embedder)
+    name = DEFAULT_CHAT if options.model == "default" else options.model
+    if ":" in name and not Path(name).exists() and not name.endswith(".gguf"):
+        profile = _tuned(profile_for(name, slot_context=options.context), options)
+        return Served(hosted_model(name, profile.sampling), profile, counter_for(None), embedder=embedder)
+    return await _local(name, options, embedder)
+
+
+def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
+    if options.model == "default":
+        raise InvalidInput("With `base_url` the model needs its name there: set `model` to what that server calls it.")
+    found = profile_for(options.model, slot_context=options.context, base_url=options.base_url)
+    profile = _tuned(found, options)
+    chat = OpenAIChat(
+        base_url=options.base_url,
+        api_key=options.api_key if options.api_key.get_secret_value() else None,
+        model=options.model,
+        sampling=profile.sampling,
+        max_chars=options.max_prompt_chars * 4,
+    )
+    return Served(chat, profile, counter_for(None), embedder=embedder)
+
+
+async def _local(name: str, options: ServingOptions, embedder: Embedder | None) -> Served:
+    shipped = await asyncio.to_thread(resolve_model, name, options.models_dir)
+    weights = shipped if options.as_shipped else await asyncio.to_thread(prepare, shipped, options.models_dir / "prepared")
+    engine_options = EngineOptions(slots=options.parallel, slot_context=options.context)
+    if options.threads:
+        engine_options = replace(engine_options, threads=options.threads)
+    engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
+    await engine.start()
+    found = profile_for(weights, slot_context=engine.slot_context, name=shipped.stem)
+    profile = _tuned(replace(found, version=found.version or "base"), options)
+    chat = OpenAIChat(
+        base_url=engine.base_url,
+        api_key=engine.key,
+        model=engine.name,
+        sampling=profile.sampling,
+        extra_sampling=True,
+        extra_body={"cache_prompt": True},
+        special_tokens=engine.special_tokens,
+        max_chars=options.max_prompt_chars * 4,
+    )
+    return Served(chat, profile, counter_for(weights), embedder=embedder, engine=engine)
+
+
+def _tuned(profile: Profile, options: ServingOptions) -> Profile:
+    """What a person set wins over what suits the model."""
+    sampling = replace(profile.sampling, max_tokens=options.max_tokens)
+    if options.temperature is not None:
+        sampling = replace(sampling, temperature=options.temperature)
+    tools = profile.tools if options.tools_mode == "auto" else options.tools_mode
+    return replace(profile, sampling=sampling, tools=tools, base_url=options.base_url or profile.base_url)
+
+
