@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from trimtab.domain.errors import ToolError
 
 from . import retry as retrying
-from .reach import Reach, parse, same_origin
+from .reach import Reach, same_origin
 from .transport import connect_problem
 
 Shape = TypeVar("Shape")
@@ -264,20 +264,19 @@ class Http:
 
     async def _read(self, response: httpx.Response, host: str) -> bytes:
         cap = self._limits.max_bytes
-        decode = _decoder(response.headers.get("content-encoding", ""), host)
+        decoder = _Decoder(response.headers.get("content-encoding", ""), host)
         parts: list[bytes] = []
         size = received = 0
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
-            try:
-                piece = decode(chunk, cap + 1 - size)
-            except zlib.error as error:
-                raise ToolError(f"{host} sent a compressed answer that is damaged.") from error
+            piece = decoder.decode(chunk, cap + 1 - size)
             parts.append(piece)
             size += len(piece)
             received += len(chunk)
             if size > cap or received > cap:
                 raise ToolError(f"{host} sent more than {cap:,} bytes, which is more than this tool reads.")
+        if received:
+            decoder.finish()
         return b"".join(parts)
 
     def _with_credential(self, url: httpx.URL, headers: dict[str, str]) -> tuple[httpx.URL, dict[str, str]]:
@@ -333,7 +332,8 @@ def transport_problem(host: str, error: httpx.HTTPError) -> str:
 
 
 def _join(url: httpx.URL, location: str) -> httpx.URL:
-    parse(location if "://" in location else "https://relative.invalid/")  # refuses spaces, controls, backslashes
+    if "\\" in location or any(ord(char) < 32 or ord(char) == 127 for char in location) or len(location) > 8000:
+        raise ToolError(f"{url.host} redirected to something that is not a web address.")
     try:
         return url.join(location)
     except (httpx.InvalidURL, ValueError) as error:
@@ -345,23 +345,38 @@ def _left(deadline: asyncio.Timeout) -> float:
     return float("inf") if end is None else end - asyncio.get_running_loop().time()
 
 
-def _decoder(encoding: str, host: str) -> Callable[[bytes, int], bytes]:
-    """A function from a chunk and the room left to at most that many decoded bytes.
+class _Decoder:
+    """From chunks to at most so many decoded bytes at a time.
 
-    Ours, not httpx's: that one decodes a whole chunk at a time, and 64 kB of gzip may hold 64 MB.
+    Ours, not httpx's: that one decodes a whole chunk at once, and 64 kB of gzip may hold 64 MB.
     """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return lambda chunk, room: chunk[:room]
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise ToolError(f"{host} sent its answer in an encoding that was not asked for ({name[:40]}).")
-    state: dict[str, Any] = {"z": zlib.decompressobj(47)}  # 47: gzip or zlib, told apart by the header
 
-    def decode(chunk: bytes, room: int) -> bytes:
-        if name == "deflate" and not state.get("begun"):
-            state["begun"] = True
-            if chunk[:1] and chunk[0] & 0x0F != 8:  # raw deflate without zlib's header, as some servers send it
-                state["z"] = zlib.decompressobj(-15)
-        return bytes(state["z"].decompress(chunk, room))
+    def __init__(self, encoding: str, host: str) -> None:
+        self._host = host
+        self._name = encoding.strip().lower()
+        self._begun = False
+        self._zlib: Any = None
+        if self._name in ("gzip", "x-gzip", "deflate"):
+            self._zlib = zlib.decompressobj(47)  # 47: gzip or zlib, told apart by the header
+        elif self._name not in ("", "identity"):
+            raise ToolError(f"{host} sent its answer in an encoding that was not asked for ({self._name[:40]}).")
 
-    return decode
+    def decode(self, chunk: bytes, room: int) -> bytes:
+        if self._zlib is None:
+            return chunk[:room]
+        if self._name == "deflate" and not self._begun and chunk:
+            self._begun = True
+            if chunk[0] & 0x0F != 8:  # raw deflate without zlib's header, as some servers send it
+                self._zlib = zlib.decompressobj(-15)
+        try:
+            return bytes(self._zlib.decompress(chunk, room))
+        except zlib.error as error:
+            raise self._damaged() from error
+
+    def finish(self) -> None:
+        """A compressed body that stops in the middle is damaged, even where no byte of it is wrong."""
+        if self._zlib is not None and not self._zlib.eof:
+            raise self._damaged()
+
+    def _damaged(self) -> ToolError:
+        return ToolError(f"{self._host} sent a compressed answer that is damaged.")

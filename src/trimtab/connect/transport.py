@@ -58,11 +58,13 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         resolver: Resolver = system_resolver,
         ca_file: str = "",
         lookup_timeout: float = 3.0,
+        inner: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._private = allow_private
         self._resolver = resolver
         self._lookup_timeout = lookup_timeout
-        self._inner = httpx.AsyncHTTPTransport(verify=tls(ca_file), trust_env=False, retries=0, http2=False)
+        # `inner` opens the sockets. It is asked for numeric addresses only, each of them checked.
+        self._inner = inner or httpx.AsyncHTTPTransport(verify=tls(ca_file), trust_env=False, retries=0, http2=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host = request.url.raw_host.decode("ascii")
