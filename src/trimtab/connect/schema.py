@@ -23,6 +23,8 @@ from .http import Http
 
 MAX_STRING = 4000
 MAX_ITEMS = 100
+TYPED = frozenset({"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"})
+"""A property with none of these takes any JSON at all."""
 RESERVED = frozenset({"args", "callbacks", "config", "kwargs", "run_manager", "self"})
 """Names that LangChain's tools give a meaning of their own."""
 
@@ -135,7 +137,7 @@ def _insist_on_closed(schema: Any, dotted: str, where: str = "") -> None:
     if not isinstance(schema, dict):
         return
     open_object = schema.get("type") == "object" and schema.get("additionalProperties", True) is True
-    if open_object or (where and not schema):
+    if open_object or (where and not TYPED & schema.keys()):
         raise InvalidInput(
             f"{dotted}: {where or 'an argument'} accepts anything. Give it a type whose fields are known, "
             "for a pydantic model with model_config = ConfigDict(extra='forbid')."
