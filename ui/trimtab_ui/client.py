@@ -1,0 +1,218 @@
+"""The HTTP API from Python, for the pages: one method a route, plain dictionaries back, typed errors.
+
+Pages are drawn by short synchronous scripts, so this is synchronous `httpx`. It never retries by itself: a write carries
+an `Idempotency-Key`, and sending it again is the person's decision (or the page's, with the same key). Proxies from the
+environment are ignored: the server is a machine the person chose, by default this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+QUICK = httpx.Timeout(20.0, connect=3.0)
+SLOW = httpx.Timeout(300.0, connect=3.0)
+"""Uploads are read, cut and embedded before the answer comes."""
+
+
+class UiError(Exception):
+    """Something a person should be told. `message` says what happened, `advice` what to do (may be empty)."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+class ServerDown(UiError):
+    """Nothing listens at the address."""
+
+
+class ServerSlow(UiError):
+    """No answer in time. A write may or may not have happened: send it again with the same key."""
+
+
+class ApiError(UiError):
+    """The server said no. `code` and `status` are the API's own."""
+
+    def __init__(self, message: str, code: str, status: int, retry_after: float | None = None) -> None:
+        super().__init__(message, _advice(status, retry_after))
+        self.code = code
+        self.status = status
+
+
+class KeyRefused(ApiError):
+    """The key is missing or not known to this server."""
+
+
+def _advice(status: int, retry_after: float | None) -> str:
+    if status == 401:
+        return "Start the UI with `trimtab ui`, which uses the server's own key, or set TRIMTAB_KEY."
+    if status == 429:
+        return f"Try again in {retry_after:.0f} seconds." if retry_after else "Try again in a moment."
+    return ""
+
+
+class Client:
+    """One server, one key. Safe to share between sessions: it keeps no state but the connection pool."""
+
+    def __init__(self, url: str, key: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=QUICK, transport=transport, trust_env=False
+        )
+
+    # --- about the server
+
+    def info(self) -> dict[str, Any]:
+        return self._json("GET", "/v1/info")
+
+    def ready(self) -> dict[str, Any]:
+        """Each part's state; also when the server is not ready, which is a 503 with the same shape."""
+        return self._json("GET", "/readyz", accept=(503,))
+
+    def me(self) -> dict[str, Any]:
+        return self._json("GET", "/v1/me")
+
+    # --- threads and turns
+
+    def threads(self, query: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        params = {"limit": limit, **({"q": query} if query else {})}
+        return list(self._json("GET", "/v1/threads", params=params)["threads"])
+
+    def new_thread(self, key: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/threads", json={}, idempotency=key)
+
+    def thread(self, thread_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/threads/{thread_id}")
+
+    def rename(self, thread_id: str, title: str) -> dict[str, Any]:
+        return self._json("PATCH", f"/v1/threads/{thread_id}", json={"title": title})
+
+    def show(self, thread_id: str, message_id: str) -> dict[str, Any]:
+        """Make the shown path go through this answer."""
+        return self._json("PATCH", f"/v1/threads/{thread_id}", json={"head_id": message_id})
+
+    def delete_thread(self, thread_id: str) -> None:
+        self._send("DELETE", f"/v1/threads/{thread_id}")
+
+    def export(self, thread_id: str) -> str:
+        return self._send("GET", f"/v1/threads/{thread_id}/export").text
+
+    def ask(self, thread_id: str, text: str, documents: str, key: str) -> dict[str, Any]:
+        body = {"text": text, "documents": documents}
+        return self._json("POST", f"/v1/threads/{thread_id}/turns", json=body, idempotency=key)
+
+    def regenerate(self, message_id: str, key: str) -> dict[str, Any]:
+        return self._json("POST", f"/v1/messages/{message_id}/regenerate", idempotency=key)
+
+    def turn(self, turn_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/turns/{turn_id}")
+
+    def cancel(self, turn_id: str) -> dict[str, Any]:
+        return self._json("POST", f"/v1/turns/{turn_id}/cancel")
+
+    def events(self, turn_id: str, after: int) -> dict[str, Any]:
+        """What the turn logged after `after`: ``{"events": [{"seq", "turn_id", "event"}], "cursor"}``; never waits."""
+        return self._json("GET", "/v1/events", params={"turn": turn_id, "after": after})
+
+    def turn_ids(self, thread_id: str) -> list[str]:
+        """Every turn of a thread, the ones on other branches included, oldest first."""
+        page = self._json("GET", "/v1/events", params={"thread": thread_id, "after": 0})
+        return list(dict.fromkeys(item["turn_id"] for item in page["events"]))
+
+    # --- approvals and feedback
+
+    def approvals(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/approvals")["approvals"])
+
+    def decide(
+        self, approval_id: str, decision: str, digest: str, arguments: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"decision": decision, "digest": digest}
+        if arguments is not None:
+            body["arguments"] = arguments
+        return self._json("POST", f"/v1/approvals/{approval_id}", json=body)
+
+    def feedback(self, **judgement: Any) -> dict[str, Any]:
+        return self._json("POST", "/v1/feedback", json=judgement)
+
+    def withdraw(self, feedback_id: str) -> None:
+        self._send("DELETE", f"/v1/feedback/{feedback_id}")
+
+    # --- documents
+
+    def documents(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/documents")["documents"])
+
+    def upload(self, files: Sequence[tuple[str, bytes, str]]) -> list[dict[str, Any]]:
+        """`files` are (name, content, MIME type). One result a file; one that fails does not stop the others."""
+        parts = [("file", (name, content, mime or "application/octet-stream")) for name, content, mime in files]
+        return list(self._json("POST", "/v1/documents", files=parts, timeout=SLOW)["documents"])
+
+    def document_text(self, document_id: str, start: int, end: int) -> dict[str, Any]:
+        return self._json("GET", f"/v1/documents/{document_id}/text", params={"start": start, "end": end})
+
+    def delete_document(self, document_id: str) -> None:
+        self._send("DELETE", f"/v1/documents/{document_id}")
+
+    def search(self, question: str, k: int = 8) -> dict[str, Any]:
+        return self._json("POST", "/v1/search", json={"question": question, "k": k})
+
+    # --- connectors
+
+    def connectors(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/connectors")["connectors"])
+
+    def switch(self, name: str, enabled: bool) -> dict[str, Any]:
+        return self._json("PATCH", f"/v1/connectors/{name}", json={"enabled": enabled})
+
+    def call(self, name: str, tool: str, arguments: dict[str, Any], confirm: bool) -> dict[str, Any]:
+        body = {"tool": tool, "arguments": arguments, "confirm": confirm}
+        return self._json("POST", f"/v1/connectors/{name}/call", json=body, timeout=SLOW)
+
+    # --- the wire
+
+    def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        response = self._send(method, path, **how)
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UiError(f"{self.url} answered, but not like a Trimtab server.", "Check the address (TRIMTAB_URL).")
+        return found
+
+    def _send(
+        self, method: str, path: str, *, idempotency: str = "", accept: Sequence[int] = (), **how: Any
+    ) -> httpx.Response:
+        if idempotency:
+            how["headers"] = {"Idempotency-Key": idempotency}
+        try:
+            response = self._http.request(method, path, **how)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerDown(f"No Trimtab server answers at {self.url}.", "Start it with `trimtab serve`.") from error
+        except httpx.TimeoutException as error:
+            raise ServerSlow("The server took too long to answer.", "Try again; nothing is done twice.") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerDown(f"The connection to {self.url} broke off.", "Try again in a moment.") from error
+        if response.is_success or response.status_code in accept:
+            return response
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> ApiError:
+    try:
+        error = response.json()["error"]
+        message, code = str(error["message"]), str(error.get("code", ""))
+    except (ValueError, KeyError, TypeError):
+        message, code = f"The server answered {response.status_code} without saying why.", "unknown"
+    try:
+        retry_after = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        retry_after = None
+    kind = KeyRefused if response.status_code == 401 else ApiError
+    return kind(message, code, response.status_code, retry_after)
