@@ -1,7 +1,7 @@
 """Cutting a document into the pieces that are searched.
 
-A piece never crosses a title, is cut where its kind of text has joints (paragraph, sentence, function, row), carries its
-title path, and is an exact range of the extracted text: `text[start:end]`. Together the pieces hold every character
+A piece never crosses a title, is cut where its kind of text has joints (paragraph, sentence, function, row), carries
+its title path, and is an exact range of the extracted text: `text[start:end]`. Together the pieces hold every character
 that is not blank, once; there is no overlap, because a sentence is never cut unless it alone is too long.
 
 Sizes are counted in the embedding model's tokens. The whole text is tokenized once and every range is measured by
@@ -22,7 +22,6 @@ from trimtab.domain.passage import Span
 
 from .extracted import CODE, MARKDOWN, TABLE, Extracted, Title
 from .sentences import sentence_spans
-
 
 Positions = npt.NDArray[np.int64]
 

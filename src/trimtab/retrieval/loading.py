@@ -30,14 +30,15 @@ HTML = Format("text/html", parser="html")
 TEXT = Format("text/plain")
 
 _CODE = (
-    "py pyi js mjs cjs ts tsx jsx java kt kts scala go rs c h cc cpp cxx hpp hh cs swift m mm rb php pl pm lua r jl dart ex "
-    "exs erl hs ml mli fs clj lisp el scm vim sh bash zsh fish ps1 bat sql proto graphql tf cmake gradle groovy nim zig v vue "
-    "svelte css scss less toml yaml yml ini cfg conf json jsonl xml make mk dockerfile nix asm s"
-).split()
+    "py pyi js mjs cjs ts tsx jsx java kt kts scala go rs c h cc cpp cxx hpp hh cs swift m mm rb php pl pm lua "
+    "r jl dart ex exs erl hs ml mli fs clj lisp el scm vim sh bash zsh fish ps1 bat sql proto graphql tf cmake "
+    "gradle groovy nim zig v vue svelte css scss less toml yaml yml ini cfg conf json jsonl xml make mk "
+    "dockerfile nix asm s"
+.split()
 FORMATS: dict[str, Format] = {
     **{name: Format("text/markdown", MARKDOWN) for name in ("md", "markdown", "mdx", "mkd")},
-    **{name: TEXT for name in ("txt", "text", "rst", "org", "adoc", "tex", "log", "")},
-    **{name: HTML for name in ("html", "htm", "xhtml")},
+    **dict.fromkeys(("txt", "text", "rst", "org", "adoc", "tex", "log", ""), TEXT),
+    **dict.fromkeys(("html", "htm", "xhtml"), HTML),
     **{name: Format(f"text/x-{name}", CODE) for name in _CODE},
     "csv": Format("text/csv", TABLE),
     "tsv": Format("text/tab-separated-values", TABLE),
@@ -113,7 +114,8 @@ class Loader:
         found = sniff(name, data)
         if found is None:
             raise InvalidInput(
-                f"{name} is not a format that can be read (Markdown, text, HTML, PDF, DOCX, CSV, source code). Convert it first."
+                f"{name} is not a format that can be read "
+                "(Markdown, text, HTML, PDF, DOCX, CSV, source code). Convert it first."
             )
         document = (
             self._parsed(found, name, data) if found.parser else Extracted(clean(decode(data)), found.kind, found.mime)

@@ -11,8 +11,11 @@ import re
 from trimtab.domain.passage import Span
 
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e cf al fig figs eq eqs sec ch vol no nos p pp ed eds dept univ approx est inc "
-    "ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun a.m p.m u.s u.k ca bzw z.b".split()
+    (
+        "mr mrs ms dr prof st sr jr vs etc e.g i.e cf al fig figs eq eqs sec ch vol no nos p pp ed eds dept univ "
+        "approx est inc ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
+        "a.m p.m u.s u.k ca bzw z.b"
+    ).split()
 )
 _END = re.compile(r"[.!?。!?…]+[\"'”’)\]]*(?=\s|$)|[。!?]")
 # A line that stands alone: list item, table row, heading, definition, quote, horizontal rule, code fence.
