@@ -37,6 +37,7 @@ from trimtab.store.once import forget_old, once
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
     from trimtab.retrieval import Library
+    from trimtab.retrieval.embedding import OnnxEmbeddings
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +146,8 @@ class Trimtab:
             database = await asyncio.to_thread(open_database, settings)
             stack.callback(database.close)
             library, embedder = None, None
+            if not retrieval and model is None:
+                embedder = await asyncio.to_thread(open_embedder, settings)
             if retrieval:
                 library, embedder = await asyncio.to_thread(open_library_on, settings, database)
                 stack.callback(library.close)
@@ -196,7 +199,13 @@ class Trimtab:
     # ------------------------------------------------------------------ conversation
 
     def tools(self) -> Sequence[BaseTool]:
+        """What the assistant may call now."""
         return self.toolbox.tools()
+
+    def library_status(self) -> dict[str, Any]:
+        """Whether the index agrees with the database."""
+        assert self.library is not None
+        return self.library.status()
 
     async def ask(
         self, question: str, *, thread: str | None = None, owner: str | None = None, how: Ask = Ask()
@@ -266,9 +275,7 @@ class Trimtab:
         if arguments is not None:
             pending = await self.database.read(turns.approval, owner, approval_id)
             self.toolbox.check(pending["tool"], arguments)
-        turn = await self.database.write(
-            turns.decide, owner, approval_id, decision, digest=digest, arguments=arguments
-        )
+        turn = await self.database.write(turns.decide, owner, approval_id, decision, digest=digest, arguments=arguments)
         await self._publish(turn)
         await self._go_on(turn)
         return await self.database.read(turns.get, owner, turn["id"])
@@ -391,6 +398,19 @@ def serving_options(settings: Settings) -> Any:
         max_tokens=settings.max_tokens,
         max_prompt_chars=settings.max_prompt_chars,
     )
+
+
+def open_embedder(settings: Settings) -> OnnxEmbeddings:
+    """The default embedding model.
+
+    Raises:
+        ModelFileError: it is not on this machine; says how to fetch it.
+    """
+    from trimtab.llm import catalogue, shelf
+    from trimtab.retrieval.embedding import OnnxEmbeddings
+
+    entry = catalogue.entry(catalogue.DEFAULT_EMBEDDING)
+    return OnnxEmbeddings(shelf.path(entry, settings.models_dir), settings.models_dir / "prepared")
 
 
 def open_library_on(settings: Settings, database: Database) -> tuple[Library, Embedder]:

@@ -79,6 +79,8 @@ class Turn:
     owner: str
     question: str
     history: Sequence[tuple[str, str]] = ()
+    instructions: str = ""
+    """A client's own system text."""
     documents: Documents = "auto"
     tools: bool = True
     can_approve: bool = True
@@ -283,7 +285,7 @@ class Orchestrator:
 
     def _messages(self, turn: Turn, state: _State, best: answer.Best) -> list[BaseMessage]:
         writing = self.profile.grounding == "write"
-        head: list[BaseMessage] = [SystemMessage(prompts.SYSTEM)] if writing and self.profile.system_role else []
+        head = self._head(turn, plain=not best.supported)
         mark = secrets.token_hex(4)
         content, evidence = turn.question, 0.0
         if state.passages and writing:
@@ -296,6 +298,15 @@ class Orchestrator:
         # A small model answers a document's question best from the text alone.
         history = () if best.supported and not writing else turn.history
         return [*head, *trim(history, self.profile.context_tokens - used, self.count), last, *steps]
+
+    def _head(self, turn: Turn, *, plain: bool) -> list[BaseMessage]:
+        """The system message. A small model gets one only for plain talk, and only what the client says: with a
+        passage it answers worse under any system text."""
+        if not self.profile.system_role:
+            return []
+        if self.profile.grounding == "write":
+            return [SystemMessage("\n\n".join(filter(None, (prompts.SYSTEM, turn.instructions))))]
+        return [SystemMessage(turn.instructions)] if turn.instructions and plain else []
 
     def _tool_messages(self, state: _State, mark: str) -> list[BaseMessage]:
         messages: list[BaseMessage] = []

@@ -89,15 +89,20 @@ def _open(
 
 
 def _refuse_if_active(connection: Connection, thread_id: str) -> None:
-    active = connection.execute(
-        select(turns.c.id, turns.c.status).where(turns.c.thread_id == thread_id, turns.c.status.in_(ACTIVE))
-    ).first()
+    active = active_in(connection, thread_id)
     if active is not None:
         raise Conflict(
-            f"This thread is still answering (turn {active.id} is {active.status}). Wait for it, decide its approval, "
-            "or stop it first.",
-            turn_id=active.id,
+            f"This thread is still answering (turn {active}). Wait for it, decide its approval, or stop it first.",
+            turn_id=active,
         )
+
+
+def active_in(connection: Connection, thread_id: str) -> str | None:
+    """The id of the turn that is running or waiting in a thread."""
+    found = connection.execute(
+        select(turns.c.id).where(turns.c.thread_id == thread_id, turns.c.status.in_(ACTIVE))
+    ).scalar()
+    return str(found) if found else None
 
 
 def append(

@@ -1,0 +1,88 @@
+"""`/v1/connectors`: what the assistant can reach, switching it on and off, trying a tool by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from trimtab.connect.toolbox import ConnectorStatus
+from trimtab.domain.errors import Forbidden
+from trimtab.domain.tool import Effect
+
+from .access import App, Known
+from .threads import Body
+
+router = APIRouter(prefix="/v1/connectors", tags=["connectors"])
+
+
+class Switch(Body):
+    enabled: bool
+
+
+class HandCall(Body):
+    tool: str
+    arguments: dict[str, Any] = {}
+    confirm: bool = False
+
+
+@router.get("")
+async def listed(app: App, caller: Known) -> dict[str, Any]:
+    return {"connectors": [_entry(status) for status in app.toolbox.connectors]}
+
+
+@router.get("/{name}")
+async def one(app: App, caller: Known, name: str) -> dict[str, Any]:
+    return _entry(app.toolbox.connector(name))
+
+
+@router.patch("/{name}")
+async def switch(app: App, caller: Known, name: str, body: Switch) -> dict[str, Any]:
+    if body.enabled:
+        app.toolbox.enable(name)
+    else:
+        app.toolbox.disable(name)
+    app.settings = await asyncio.to_thread(app.settings.set_connector_enabled, name, body.enabled)
+    return _entry(app.toolbox.connector(name))
+
+
+@router.post("/{name}/call")
+async def call(app: App, caller: Known, name: str, body: HandCall) -> dict[str, Any]:
+    """Run one tool because a person asked for exactly this."""
+    full = body.tool if "." in body.tool else f"{name}.{body.tool}"
+    status = app.toolbox.connector(name)
+    tool = next((t for t in status.tools if t.name == full), None)
+    if tool is not None and tool.info.effect is not Effect.READ and not body.confirm:
+        raise Forbidden(f"'{full}' changes something outside ({tool.info.effect}). Send \"confirm\": true to run it.")
+    began = time.monotonic()
+    outcome = await app.toolbox.call(full, body.arguments)
+    return {**asdict(outcome), "seconds": round(time.monotonic() - began, 4)}
+
+
+def _entry(status: ConnectorStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "version": status.version,
+        "description": status.description,
+        "hosts": list(status.hosts),
+        "auth": status.auth,
+        "enabled": status.enabled,
+        "error": status.error,
+        "calls": status.calls,
+        "failures": status.failures,
+        "last_errors": [asdict(error) for error in status.last_errors],
+        "tools": [
+            {
+                "name": tool.name,
+                "description": tool.info.description,
+                "effect": tool.info.effect.value,
+                "untrusted": tool.info.untrusted,
+                "examples": list(tool.info.examples),
+                "schema": dict(tool.schema),
+            }
+            for tool in status.tools
+        ],
+    }

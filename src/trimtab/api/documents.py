@@ -1,0 +1,96 @@
+"""`/v1/documents` and `/v1/search`: what the assistant may look things up in."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Query, UploadFile
+from pydantic import Field
+from starlette.responses import Response
+
+from trimtab.app import Trimtab
+from trimtab.domain.errors import NotFound, Unavailable
+from trimtab.retrieval import Library
+
+from .access import App, Known, public
+from .threads import Body
+
+router = APIRouter(prefix="/v1", tags=["documents"])
+
+MOST_FILES = 200
+
+
+class Question(Body):
+    question: str = Field(min_length=1, max_length=8000)
+    k: int = Field(5, ge=1, le=50)
+
+
+@router.get("/documents")
+async def listed(app: App, caller: Known) -> dict[str, Any]:
+    rows = await asyncio.to_thread(_library(app).documents, caller.id)
+    return {"documents": [_public(row) for row in rows]}
+
+
+@router.post("/documents", status_code=201)
+async def upload(
+    app: App, caller: Known, file: Annotated[list[UploadFile], File(max_length=MOST_FILES)]
+) -> dict[str, Any]:
+    """Take in files one after another. Each has its own result; one that fails does not stop the others."""
+    library = _library(app)
+    results = []
+    for one in file:
+        results.append(await asyncio.to_thread(_take, library, caller.id, one.filename or "unnamed", await one.read()))
+    return {"documents": results}
+
+
+@router.get("/documents/{document_id}")
+async def read(app: App, caller: Known, document_id: str) -> dict[str, Any]:
+    return _public(await asyncio.to_thread(_found, _library(app), caller.id, document_id))
+
+
+@router.get("/documents/{document_id}/text")
+async def text(
+    app: App,
+    caller: Known,
+    document_id: str,
+    start: Annotated[int, Query(ge=0)] = 0,
+    end: Annotated[int | None, Query(ge=0)] = None,
+) -> dict[str, Any]:
+    whole = await asyncio.to_thread(_library(app).text_of, caller.id, document_id)
+    stop = len(whole) if end is None else min(end, len(whole))
+    return {"text": whole[start:stop], "start": min(start, stop), "end": stop, "length": len(whole)}
+
+
+@router.delete("/documents/{document_id}", status_code=204)
+async def remove(app: App, caller: Known, document_id: str) -> Response:
+    await asyncio.to_thread(_library(app).delete, caller.id, document_id)
+    return Response(status_code=204)
+
+
+@router.post("/search")
+async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
+    found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k)
+    return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}
+
+
+def _take(library: Library, owner: str, name: str, content: bytes) -> dict[str, Any]:
+    return library.ingest_bytes(owner, name, content)
+
+
+def _found(library: Library, owner: str, document_id: str) -> Any:
+    document = library.document(owner, document_id)
+    if document is None:
+        raise NotFound(f"No document {document_id}. It may have been deleted.")
+    return document
+
+
+def _library(app: Trimtab) -> Library:
+    if app.library is None:
+        raise Unavailable("Documents are switched off in this installation.")
+    return app.library
+
+
+def _public(document: Any) -> dict[str, Any]:
+    return public(asdict(document), "source", "content_hash", "mtime_ns")

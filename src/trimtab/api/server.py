@@ -1,0 +1,51 @@
+"""The HTTP server: every route, behind one guard."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+import trimtab
+from trimtab.app import Trimtab
+from trimtab.domain.errors import TrimtabError
+
+from . import connectors, documents, feedback, guard, health, openai, threads, turns
+from .access import Gate
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def create_app(app: Trimtab) -> FastAPI:
+    """The ASGI application for a running installation. Who opened `app` closes it."""
+    settings = app.settings
+    web = FastAPI(
+        title="Trimtab",
+        version=trimtab.__version__,
+        description="Chat with tools and documents, on your own machine.",
+        exception_handlers={
+            TrimtabError: guard.on_trimtab_error,
+            HTTPException: guard.on_http_error,
+            RequestValidationError: guard.on_invalid,
+            Exception: guard.on_any,
+        },
+    )
+    web.state.trimtab = app
+    web.state.gate = Gate(app)
+    for part in (health, openai, threads, turns, feedback, documents, connectors):
+        web.include_router(part.router)
+    if settings.allowed_origins:
+        web.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        )
+    web.add_middleware(
+        guard.Guard,
+        uploads=frozenset({"/v1/documents"}),
+        upload_limit=settings.max_upload_mb * 1_000_000,
+        hosts=frozenset({"*"}) if settings.expose else LOOPBACK | {settings.host},
+    )
+    return web
