@@ -34,7 +34,7 @@ _CODE = (
     "r jl dart ex exs erl hs ml mli fs clj lisp el scm vim sh bash zsh fish ps1 bat sql proto graphql tf cmake "
     "gradle groovy nim zig v vue svelte css scss less toml yaml yml ini cfg conf json jsonl xml make mk "
     "dockerfile nix asm s"
-.split()
+).split()
 FORMATS: dict[str, Format] = {
     **{name: Format("text/markdown", MARKDOWN) for name in ("md", "markdown", "mdx", "mkd")},
     **dict.fromkeys(("txt", "text", "rst", "org", "adoc", "tex", "log", ""), TEXT),
