@@ -18,8 +18,10 @@ from .plan import Plan, Step, settled
 from .slots import Slot
 from .support import UNSUPPORTED, supported
 
-_SYSTEM = "Read the message and fill in the JSON object for the tool. "
-    "Use only words and numbers of the message.\nTool: {tool}"
+_SYSTEM = (
+    "Read the message and fill in the JSON object for the tool. Use only words and numbers of the message.\n"
+    "Tool: {tool}"
+)
 _MAX_TOKENS = 256
 
 

@@ -4,10 +4,10 @@
     message = await model.bind_tools(tools).ainvoke("What's the weather in Oslo?")
     message.tool_calls  # [{"name": "weather", "args": {"place": "Oslo"}, ...}]
 
-The router picks a tool or none, the arguments are taken from what was said, what is missing is asked for, and
-else is an ordinary answer of the inner model. How it was decided is in
 The router picks a tool or none, the arguments are taken from what was said, what is missing is asked for, and all
-A question for a missing value has `response_metadata["trimtab_asks"]`.
+else is an ordinary answer of the inner model. How it was decided is in `response_metadata["trimtab_routing"]`:
+`strategy`, `offered` (name, score, reason of every tool), `chosen`, `threshold`. A question for a missing value has
+`response_metadata["trimtab_asks"]`.
 
 After tool results for the current message the inner model answers from them; the same tool is not called again.
 The inner model is asked to decode arguments only where no rule fits the schema (alternatives, lists of objects), and

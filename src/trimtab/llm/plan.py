@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .arguments import Filling, Likeness, fill, put
+from .arguments import Filling, fill, put
 from .asking import question_for
 from .router import Router, Routing
 from .slots import Slot, slots_of
 from .toolspec import ToolSpec
+from .words import Likeness
 
 MAX_CALLS = 4
 _MAX_CHARS = 4000

@@ -1,9 +1,10 @@
 """Which tool a message calls for, or none.
 
 Three signals per tool, each cheap: the cosine of the message and the tool (its example questions, or its name and
-description), the words they share (weighted by how typical the word is of the tool), and how near the message is to ordinary talk
-(`ordinary.py`). A logistic function, fitted once on the tune split of `benchmarks/data/tool_questions.jsonl`, turns
-them into a score from 0 to 1; there are two sets of weights, for tools with and without example questions.
+description), the words they share (weighted by how typical the word is of the tool), and how near the message is to
+ordinary talk (`ordinary.py`). A logistic function, fitted once on the tune split of the question set of
+`benchmarks/tool_calling.py`, turns them into a score from 0 to 1; there are two sets of weights, for tools with and
+without example questions.
 
 The threshold belongs to the installed set. Nothing is left to the messages of the day: every example question, held
 out from its own tool, must pass, and ordinary talk, held out from itself, must not. The threshold is 0.4 where that

@@ -10,7 +10,8 @@ from .wording import STOP, Token, stem, tokens
 
 _QUOTED = re.compile(r"[\"“”«]([^\"“”«»\n]{1,500})[\"“”»]|(?<!\w)['‘]([^'\n]{1,300})['’](?!\w)")
 _URL = re.compile(
-    r"(?:https?://|www\.)[^\s<>\"']+|(?<![@\w.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|dev|info|example|co\.uk|de|fr|at|ch)(?:/[^\s<>\"']*)?(?!\w)",
+    r"(?:https?://|www\.)[^\s<>\"']+"
+    r"|(?<![@\w.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|dev|info|example|co\.uk|de|fr|at|ch)(?:/[^\s<>\"']*)?(?!\w)",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
@@ -18,8 +19,8 @@ _EDGE = frozenset("a an the my our some this that any".split())
 _POLITE = frozenset("please pls plz thanks thank now today rn there here again currently quickly asap like".split())
 _COMMAND = frozenset(
     """say look find search play open read fetch check tell show give explain summarise summarize calculate compute work
-    convert change translate send write set turn switch put add make book reserve order buy track remind want need go see
-    get do take figure visit load list run start stop use call hear listen watch cook know learn compare page website
+    convert change translate send write set turn switch put add make book reserve order buy track remind want need go
+    see get do take figure visit load list run start stop use call hear listen watch cook know learn compare page website
     site article articles something anything everything stuff thing things someone""".split()
 )
 _JOIN = frozenset("of the de da di du la le el al von van der and & for in on to with".split())
