@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -25,6 +25,7 @@ from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, TooLarge
 from trimtab.domain.model import Embedder, Profile
+from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
@@ -36,7 +37,7 @@ from trimtab.store.once import forget_old, once
 
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
-    from trimtab.retrieval import Library
+    from trimtab.retrieval.library import Library
     from trimtab.retrieval.embedding import OnnxEmbeddings
 
 _log = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ class Trimtab:
         async with contextlib.AsyncExitStack() as stack:
             database = await asyncio.to_thread(open_database, settings)
             stack.callback(database.close)
-            library, embedder = None, None
+            library: Library | None = None
+            embedder: Embedder | None = None
             if not retrieval and model is None:
                 embedder = await asyncio.to_thread(open_embedder, settings)
             if retrieval:
@@ -205,7 +207,8 @@ class Trimtab:
     def library_status(self) -> dict[str, Any]:
         """Whether the index agrees with the database."""
         assert self.library is not None
-        return self.library.status()
+        found = self.library.check()
+        return {"ok": found.healthy, **asdict(found)}
 
     async def ask(
         self, question: str, *, thread: str | None = None, owner: str | None = None, how: Ask = Ask()
@@ -254,17 +257,17 @@ class Trimtab:
     ) -> dict[str, Any]:
         """Another answer to the question that `message_id` answers, asked as before unless `how` says otherwise."""
         self.runner.ensure_room()
-        how = how or await self.database.read(_how_of_message, owner, message_id)
+        asked = how or await self.database.read(_how_of_message, owner, message_id)
         row = await self.database.write(
             lambda c: once(
                 c,
                 owner,
                 key,
-                ["regenerate", message_id, how.stored()],
-                lambda c: turns.regenerate(c, owner, message_id, runner=self.runner.id, options=how.stored()),
+                ["regenerate", message_id, asked.stored()],
+                lambda c: turns.regenerate(c, owner, message_id, runner=self.runner.id, options=asked.stored()),
             )
         )
-        return await self._begin(row, how)
+        return await self._begin(row, asked)
 
     async def decide(
         self, owner: str, approval_id: str, decision: str, *, digest: str, arguments: Mapping[str, Any] | None = None
@@ -274,7 +277,8 @@ class Trimtab:
             raise InvalidInput(f"A decision is 'approve' or 'reject', not {decision!r}.")
         if arguments is not None:
             pending = await self.database.read(turns.approval, owner, approval_id)
-            self.toolbox.check(pending["tool"], arguments)
+            if fault := Toolset(self.tools()).fault(pending["tool"], arguments):
+                raise InvalidInput(fault)
         turn = await self.database.write(turns.decide, owner, approval_id, decision, digest=digest, arguments=arguments)
         await self._publish(turn)
         await self._go_on(turn)
@@ -322,8 +326,8 @@ class Trimtab:
             raise InvalidInput("The question is empty. Write something.")
         if len(text) > self.settings.max_prompt_chars:
             raise TooLarge(
-                f"The question has {len(text)} characters; the most is {self.settings.max_prompt_chars}. Shorten it, or "
-                "add the long text as a document."
+                f"The question has {len(text)} characters; the most is {self.settings.max_prompt_chars}. Shorten it, "
+                "or add the long text as a document."
             )
 
 
@@ -413,13 +417,25 @@ def open_embedder(settings: Settings) -> OnnxEmbeddings:
     return OnnxEmbeddings(shelf.path(entry, settings.models_dir), settings.models_dir / "prepared")
 
 
-def open_library_on(settings: Settings, database: Database) -> tuple[Library, Embedder]:
-    """The document library on an open database, and the embedding model it uses."""
-    raise NotImplementedError
+def open_library_on(
+    settings: Settings, database: Database, progress: Callable[[str, float], None] | None = None
+) -> tuple[Library, OnnxEmbeddings]:
+    """The document library on an open database, and the embedding model it uses.
+
+    Raises:
+        ModelFileError: the embedding model is missing.
+        Unavailable: another process has the library open.
+    """
+    from trimtab.retrieval.library import Library, LibraryOptions
+    from trimtab.store.documents import SqlDocumentStore
+
+    embedder = open_embedder(settings)
+    options = LibraryOptions(floor=settings.passage_floor)
+    store = SqlDocumentStore(database.engine, database.reader)
+    return Library(store, embedder, settings.index_dir, options, progress=progress), embedder
 
 
 def open_library(settings: Settings) -> Library:
-    """The document library for a command that runs without the server; it closes the database with itself."""
-    database = open_database(settings)
-    library, _ = open_library_on(settings, database)
+    """The document library for a command that runs without the server."""
+    library, _ = open_library_on(settings, open_database(settings))
     return library

@@ -11,8 +11,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from trimtab.app import Trimtab
-from trimtab.domain.errors import NotFound, Unavailable
-from trimtab.retrieval import Library
+from trimtab.domain.errors import Unavailable
+from trimtab.retrieval.library import Library
 
 from .access import App, Known, public
 from .threads import Body
@@ -47,7 +47,7 @@ async def upload(
 
 @router.get("/documents/{document_id}")
 async def read(app: App, caller: Known, document_id: str) -> dict[str, Any]:
-    return _public(await asyncio.to_thread(_found, _library(app), caller.id, document_id))
+    return _public(await asyncio.to_thread(_library(app).document, caller.id, document_id))
 
 
 @router.get("/documents/{document_id}/text")
@@ -76,14 +76,14 @@ async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
 
 
 def _take(library: Library, owner: str, name: str, content: bytes) -> dict[str, Any]:
-    return library.ingest_bytes(owner, name, content)
-
-
-def _found(library: Library, owner: str, document_id: str) -> Any:
-    document = library.document(owner, document_id)
-    if document is None:
-        raise NotFound(f"No document {document_id}. It may have been deleted.")
-    return document
+    event = library.ingest_bytes(name, content, owner)
+    return {
+        "name": event.name,
+        "status": event.status.value,
+        "document_id": event.document_id,
+        "chunks": event.chunks,
+        "error": event.error,
+    }
 
 
 def _library(app: Trimtab) -> Library:

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 import orjson
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -140,7 +141,8 @@ async def on_http_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_invalid(_request: Request, error: Exception) -> Response:
-    problems = getattr(error, "errors", list)()
+    assert isinstance(error, RequestValidationError)
+    problems: Any = error.errors()
     first = problems[0] if problems else {"loc": (), "msg": "not readable"}
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = f"The request is wrong{f' at {where!r}' if where else ''}: {first['msg']}."

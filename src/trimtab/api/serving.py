@@ -95,7 +95,7 @@ def checked_socket(settings: Settings) -> socket.socket:
     """
     if not settings.expose and not _is_loopback(settings.host):
         raise InvalidInput(
-            f"{settings.host} can be reached from other machines. If you want that, set `expose` (and put TLS in front)."
+            f"{settings.host} can be reached from other machines. If you want that, set `expose`, and put TLS in front."
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

@@ -53,7 +53,7 @@ class Database:
         if self.sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = self._connect(write=True)
-        self._reader = self._connect(write=False) if self.sqlite else self.engine
+        self.reader = self._connect(write=False) if self.sqlite else self.engine
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="trimtab-read")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = threading.Event()
@@ -80,7 +80,7 @@ class Database:
         return await loop.run_in_executor(self._pool, lambda: self.read_sync(fn, *args, **kwargs))
 
     def read_sync(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with _typed(), self._reader.connect() as connection, connection.begin():
+        with _typed(), self.reader.connect() as connection, connection.begin():
             return fn(connection, *args, **kwargs)
 
     def check(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Database:
         self._jobs.put(None)
         self._writer.join(timeout=30)
         self._pool.shutdown(wait=True)
-        self._reader.dispose()
+        self.reader.dispose()
         self.engine.dispose()
 
     # ------------------------------------------------------------------ the writer

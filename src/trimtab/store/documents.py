@@ -91,10 +91,16 @@ _BATCH = 400
 
 
 class SqlDocumentStore:
-    """Documents over any SQLAlchemy engine (SQLite, PostgreSQL). Safe to call from several threads."""
+    """Documents over any SQLAlchemy engine (SQLite, PostgreSQL). Safe to call from several threads.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: writes go here.
+        reader: reads go here; the same engine when None. For SQLite, one that does not begin with a write lock.
+    """
+
+    def __init__(self, engine: Engine, reader: Engine | None = None) -> None:
         self._engine = engine
+        self._reader = reader or engine
 
     # Writing
 
@@ -139,7 +145,7 @@ class SqlDocumentStore:
             db.execute(update(documents).where(where).values(size=size, mtime_ns=mtime_ns))
 
     def remove(self, owner_id: str, document_ids: Sequence[str]) -> list[str]:
-        """Delete documents of this owner; ids of others are passed over. Returns the ids of the chunks that are gone."""
+        """Delete documents of this owner; others' are passed over. Returns the ids of the chunks that are gone."""
         gone: list[str] = []
         with self._engine.begin() as db:
             for batch in _batches(document_ids):
@@ -166,12 +172,12 @@ class SqlDocumentStore:
         query = select(documents).where(documents.c.owner_id == owner_id)
         if collection is not None:
             query = query.where(documents.c.collection == collection)
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             return [_document(row) for row in db.execute(query.order_by(documents.c.updated_at.desc()))]
 
     def document(self, owner_id: str, document_id: str) -> Document | None:
         query = select(documents).where(documents.c.owner_id == owner_id, documents.c.id == document_id)
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             row = db.execute(query).first()
             return _document(row) if row else None
 
@@ -179,7 +185,7 @@ class SqlDocumentStore:
         query = (
             select(texts.c.text).join(documents).where(documents.c.owner_id == owner_id, documents.c.id == document_id)
         )
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             return db.scalar(query)
 
     def found(self, owner_id: str, chunk_ids: Sequence[str]) -> dict[str, tuple[Chunk, Document, str]]:
@@ -188,7 +194,7 @@ class SqlDocumentStore:
         piece = func.substr(texts.c.text, chunks.c.start + 1, chunks.c.end - chunks.c.start).label("piece")
         columns = [c.label("c_" + c.name) for c in chunks.c if c.name != "embedding"]
         out: dict[str, tuple[Chunk, Document, str]] = {}
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             for batch in _batches(chunk_ids):
                 query = (
                     select(documents, *columns, piece)
@@ -207,7 +213,7 @@ class SqlDocumentStore:
         """(chunk id, float32 blob) of the given chunks, or of all chunks of the given documents."""
         column, ids = (chunks.c.id, chunk_ids) if chunk_ids else (chunks.c.document_id, document_ids)
         out: list[tuple[str, bytes]] = []
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             for batch in _batches(ids):
                 query = (
                     select(chunks.c.id, chunks.c.embedding)
@@ -224,7 +230,7 @@ class SqlDocumentStore:
         query = select(chunks.c.id, documents.c.owner_id).join(documents)
         if embedder is not None:
             query = query.where(chunks.c.embedder == embedder)
-        with self._engine.connect() as db:
+        with self._reader.connect() as db:
             return {row[0]: row[1] for row in db.execute(query)}
 
     def chunks_by_id(self, chunk_ids: Sequence[str]) -> Iterator[tuple[str, Chunk, str]]:
@@ -237,7 +243,7 @@ class SqlDocumentStore:
                 .join(texts, texts.c.document_id == documents.c.id)
                 .where(chunks.c.id.in_(batch))
             )
-            with self._engine.connect() as db:
+            with self._reader.connect() as db:
                 rows = db.execute(query).all()
             for row in rows:
                 yield row._mapping["owner_id"], _chunk(row._mapping, "c_"), row._mapping["piece"]
