@@ -1,0 +1,275 @@
+"""What the machinery around a model costs: one turn with one tool call, at the first and at the hundredth turn.
+
+    python benchmarks/overhead.py [--threads 8] [--json]
+
+Every side gets the same scripted model (or the same two messages), the same tools and the same question, so what is
+left is the framework and its store. Sides take turns within each round, so a busy machine slows all of them alike.
+
+* **Trimtab**: `Trimtab.ask` as in production: SQLite with ``synchronous=FULL``, question on disk before the turn
+  starts, every event logged, text streamed.
+* **LangGraph**: ``langchain.agents.create_agent`` with ``AsyncSqliteSaver`` as it comes (WAL, durability "async"),
+  called with ``ainvoke``: not streamed. Its checkpoints can be resumed at any step.
+* **Pydantic AI**: its agent with a ``FunctionModel``; it has no store, the history is kept in memory and passed on.
+
+Nothing here reaches the network; tracing of the other frameworks is switched off.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false", "PYDANTIC_DISABLE_PLUGINS": "1"}
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiosqlite
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from pydantic_ai import Agent, Tool
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+from sqlalchemy import text as sql
+
+from trimtab.app import Trimtab
+from trimtab.connect.toolbox import Toolbox
+from trimtab.llm.scripted import ScriptedModel, call
+from trimtab.settings import Settings
+from trimtab.store import threads
+
+TOOL = "calculator_calculate"
+ARGUMENTS = {"expression": "15% of 80"}
+QUESTION = "What is 15% of 80? Please use the calculator for it."
+ANSWER = "15% of 80 is 12, as the calculator says."
+USAGE = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
+LONG = 100
+"""The late turn that is compared with the first."""
+WINDOW = 5
+"""Turns from `LONG` on that are timed in each long thread; the same number of new threads is begun beside them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One side's figures: medians in milliseconds, and bytes of database a turn over the first 99 turns of a thread."""
+
+    name: str
+    persists: str
+    turn_1_ms: float
+    turn_100_ms: float
+    bytes_a_turn: int | None
+
+
+class Side(Protocol):
+    name: str
+    persists: str
+
+    async def new_thread(self) -> Any: ...
+
+    async def turn(self, thread: Any) -> str:
+        """One whole turn; returns the answer's text."""
+        ...
+
+    async def size(self) -> int | None:
+        """Bytes of database, with everything checkpointed."""
+        ...
+
+
+def scripted() -> ScriptedModel:
+    """Calls the calculator, then answers; again and again."""
+    steps = [call(TOOL, **ARGUMENTS), AIMessage(ANSWER)]
+    return ScriptedModel([s.model_copy(update={"usage_metadata": USAGE}) for s in steps], cycle=True)
+
+
+class TrimtabSide:
+    name = "Trimtab"
+    persists = "messages, every event; synchronous=FULL"
+
+    def __init__(self, app: Trimtab) -> None:
+        self.app = app
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[TrimtabSide]:
+        async with Trimtab.open(Settings.load(home=folder / "trimtab"), model=scripted(), retrieval=False) as app:
+            yield cls(app)
+
+    async def new_thread(self) -> str:
+        return str((await self.app.database.write(threads.create, self.app.owner))["id"])
+
+    async def turn(self, thread: str) -> str:
+        text = ""
+        async for event in self.app.ask(QUESTION, thread=thread):
+            text = getattr(event, "text", text)
+        return text
+
+    async def size(self) -> int:
+        with self.app.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return _bytes(self.app.settings.home / "trimtab.db")
+
+
+class LangGraphSide:
+    name = "LangGraph + SQLite"
+    persists = "the whole state at every step; WAL, default durability"
+
+    def __init__(self, agent: Any, saver: AsyncSqliteSaver, path: Path) -> None:
+        self.agent, self.saver, self.path, self.count = agent, saver, path, 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, folder: Path, toolbox: Toolbox) -> AsyncIterator[LangGraphSide]:
+        path = folder / "langgraph.db"
+        async with aiosqlite.connect(path) as connection:
+            saver = AsyncSqliteSaver(connection)
+            await saver.setup()
+            yield cls(create_agent(scripted(), toolbox.tools(), checkpointer=saver), saver, path)
+
+    async def new_thread(self) -> str:
+        self.count += 1
+        return f"thread {self.count}"
+
+    async def turn(self, thread: str) -> str:
+        state = await self.agent.ainvoke(
+            {"messages": [HumanMessage(QUESTION)]}, {"configurable": {"thread_id": thread}}
+        )
+        return str(state["messages"][-1].text)
+
+    async def size(self) -> int:
+        await self.saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return _bytes(self.path)
+
+
+class PydanticSide:
+    name = "Pydantic AI"
+    persists = "nothing: history in memory"
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.agent = Agent(FunctionModel(_pydantic_model), tools=[_pydantic_tool(toolbox, t) for t in toolbox.tools()])
+
+    async def new_thread(self) -> list[ModelMessage]:
+        return []
+
+    async def turn(self, thread: list[ModelMessage]) -> str:
+        result = await self.agent.run(QUESTION, message_history=thread)
+        thread[:] = result.all_messages()
+        return str(result.output)
+
+    async def size(self) -> None:
+        return None
+
+
+def _pydantic_model(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+    if any(isinstance(part, ToolReturnPart) for part in messages[-1].parts):
+        return ModelResponse(parts=[TextPart(ANSWER)])
+    return ModelResponse(parts=[ToolCallPart(TOOL, ARGUMENTS)])
+
+
+def _pydantic_tool(toolbox: Toolbox, tool: Any) -> Tool[None]:
+    async def run(**arguments: Any) -> str:
+        return (await toolbox.call(tool.name, arguments)).text
+
+    schema = tool.args_schema.model_json_schema()
+    return Tool.from_schema(run, name=tool.name, description=tool.description, json_schema=schema)
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists())
+
+
+async def _timed(side: Side, thread: Any) -> float:
+    began = time.perf_counter()
+    answer = await side.turn(thread)
+    spent = time.perf_counter() - began
+    if answer != ANSWER:
+        raise RuntimeError(f"{side.name} answered {answer!r}: the turn did not do what is measured here.")
+    return spent * 1000
+
+
+async def _rounds(sides: Sequence[Side], long_threads: int) -> list[Row]:
+    first: dict[str, list[float]] = {s.name: [] for s in sides}
+    late: dict[str, list[float]] = {s.name: [] for s in sides}
+    grown: dict[str, list[int]] = {s.name: [] for s in sides}
+    for side in sides:  # warm-up: imports, caches, compiled statements
+        thread = await side.new_thread()
+        for _ in range(5):
+            await _timed(side, thread)
+    for _ in range(long_threads):
+        gc.collect()
+        long = {}
+        for side in sides:
+            long[side.name] = await side.new_thread()
+            before = await side.size()
+            for _ in range(LONG - 1):
+                await side.turn(long[side.name])
+            if before is not None:
+                grown[side.name].append(((await side.size() or 0) - before) // (LONG - 1))
+        for _ in range(WINDOW):
+            for side in sides:
+                new = await side.new_thread()
+                first[side.name].append(await _timed(side, new))
+                late[side.name].append(await _timed(side, long[side.name]))
+    return [
+        Row(
+            name=s.name,
+            persists=s.persists,
+            turn_1_ms=round(statistics.median(first[s.name]), 2),
+            turn_100_ms=round(statistics.median(late[s.name]), 2),
+            bytes_a_turn=int(statistics.median(grown[s.name])) if grown[s.name] else None,
+        )
+        for s in sides
+    ]
+
+
+async def measure_async(long_threads: int = 8) -> list[Row]:
+    """Run all sides in one process; `long_threads` threads of 104 turns each, and 5 new threads beside each."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-overhead-")))
+        ours = await stack.enter_async_context(TrimtabSide.open(folder))
+        graph = await stack.enter_async_context(LangGraphSide.open(folder, ours.app.toolbox))
+        return await _rounds([ours, graph, PydanticSide(ours.app.toolbox)], long_threads)
+
+
+def measure(long_threads: int = 8) -> list[Row]:
+    """`measure_async` for code that is not async."""
+    return asyncio.run(measure_async(long_threads))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: milliseconds, how many times the first row's, and kilobytes a turn."""
+    ours = rows[0]
+    lines = [
+        "| | turn 1, ms | × | turn 100, ms | × | turn 100 / turn 1 | kB a turn | what it keeps |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        size = "-" if row.bytes_a_turn is None else f"{row.bytes_a_turn / 1000:.1f}"
+        lines.append(
+            f"| {row.name} | {row.turn_1_ms:.1f} | {row.turn_1_ms / ours.turn_1_ms:.1f} | {row.turn_100_ms:.1f} "
+            f"| {row.turn_100_ms / ours.turn_100_ms:.1f} | {row.turn_100_ms / row.turn_1_ms:.2f} | {size} "
+            f"| {row.persists} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=8, help="long threads a side; more is steadier")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    rows = measure(chosen.threads)
+    print(json.dumps([asdict(row) for row in rows], indent=2) if chosen.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()
