@@ -122,13 +122,18 @@ class Ingestor:
                 yield from self._flush(run)
         yield from self._flush(run)
 
-    def ingest_bytes(self, name: str, data: bytes, owner_id: str, collection: str = "default") -> IngestEvent:
-        """An uploaded file. The same name again replaces it."""
+    def ingest_bytes(
+        self, owner_id: str, name: str, data: bytes, collection: str = "default", *, source: str = "", mtime_ns: int = 0
+    ) -> IngestEvent:
+        """An uploaded file. The same source again replaces it; without one, the same name.
+
+        `source` and `mtime_ns` say where a client had it from. They are labels: nothing is read from there.
+        """
         name = safe_name(name)
         run = self._begin(owner_id, collection)
         run.total = 1
-        source = f"upload:{name}"
-        events = [*self._content(run, name, source, data, 0), *self._flush(run)]
+        source = _BAD_IN_NAME.sub("", source)[:4096] or f"upload:{name}"
+        events = [*self._content(run, name, source, data, mtime_ns), *self._flush(run)]
         return events[-1]
 
     def _begin(self, owner_id: str, collection: str) -> _Run:
@@ -254,19 +259,22 @@ def embedded_text(context: str, text: str) -> str:
     return f"{context}\n{text}" if context else text
 
 
+_BAD_IN_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def safe_name(name: str) -> str:
-    """An uploaded file's name without folders or characters that no name should have.
+    """An uploaded file's name (or path inside a folder) without what no name should have. Only ever a label.
 
     Raises:
         InvalidInput: nothing is left of it.
     """
-    base = PurePath(name.replace("\\", "/")).name
-    base = re.sub(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "", base).strip(". ")
-    if not base:
+    parts = [_BAD_IN_NAME.sub("", part).strip(". ") for part in name.replace("\\", "/").split("/")]
+    clean = "/".join(part for part in parts if part)
+    if not clean:
         raise InvalidInput("The uploaded file has no usable name. Name it, with its ending, such as notes.md.")
-    if len(base) > 200:
-        base = base[:150] + PurePath(base).suffix[:20]
-    return base
+    if len(clean) > 300:
+        clean = clean[:270] + PurePath(clean).suffix[:20]
+    return clean
 
 
 def _document(

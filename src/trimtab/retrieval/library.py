@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,10 +105,15 @@ class Library:
         self._open()
         return self._ingestor.ingest(paths, owner, collection, sync=sync)
 
-    def ingest_bytes(self, name: str, data: bytes, owner: str, collection: str = "default") -> IngestEvent:
-        """Keep one uploaded file. A file that cannot be read is an event with ``failed``, not an exception."""
+    def ingest_bytes(
+        self, owner: str, name: str, data: bytes, collection: str = "default", *, source: str = "", mtime_ns: int = 0
+    ) -> IngestEvent:
+        """Keep one uploaded file. A file that cannot be read is an event with ``failed``, not an exception.
+
+        The same `source` (without one, the same name) again replaces it.
+        """
         self._open()
-        return self._ingestor.ingest_bytes(name, data, owner, collection)
+        return self._ingestor.ingest_bytes(owner, name, data, collection, source=source, mtime_ns=mtime_ns)
 
     def delete(self, owner: str, document_id: str) -> None:
         """Remove a document with its chunks, vectors and keywords.
@@ -198,6 +204,12 @@ class Library:
             self._repair_vectors(say)
             self._repair_keywords(say)
         return before
+
+    def status(self) -> dict[str, Any]:
+        """`check` as JSON: ``{"ok", "chunks", ...}``."""
+        self._open()
+        found = self.check()
+        return {"ok": found.healthy, "embedder": self._encoder.fingerprint, **asdict(found)}
 
     def close(self) -> None:
         """Let go of the index folder. The store and the embedder are the caller's to close."""
