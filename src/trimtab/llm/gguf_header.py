@@ -1,11 +1,12 @@
 """What a GGUF file says about itself, read in a fraction of a second and without trusting it.
 
-Only the key-value header is read, never the tensors. Every count in it is compared with the file's size before
-anything is allocated, so a damaged or hostile file costs an error, not memory.
+Only the key-value header and the list of tensors are read, never their numbers. Every count is compared with the file's
+size before anything is allocated, so a damaged or hostile file costs an error, not memory.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from trimtab.domain.errors import ModelFileError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_HEADER_LIMIT = 256 << 20
 _MAX_KEYS = 4096
+_MAX_TENSORS = 1 << 16
 _CONTROL, _USER_DEFINED = 3, 4
 
 
@@ -25,8 +26,9 @@ class GgufHeader:
     """The key-value pairs, and the few of them that decide how a model is asked."""
 
     path: Path
-    tensors: int
     values: dict[str, Any] = field(repr=False)
+    tensor_types: dict[str, int] = field(repr=False)
+    """GGML type number of each tensor."""
 
     @property
     def architecture(self) -> str:
@@ -63,18 +65,16 @@ def read_header(path: Path) -> GgufHeader:
         ModelFileError: the file is missing, no GGUF, or damaged.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_HEADER_LIMIT)
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _parse(path, data)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
-    try:
-        return _parse(path, data)
     except (struct.error, ValueError, UnicodeDecodeError, KeyError) as error:
         raise ModelFileError(f"{path} is damaged: its header cannot be read ({error}). Fetch it again.") from error
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.at = 0
 
@@ -112,7 +112,7 @@ class _Reader:
         return list(values)
 
 
-def _parse(path: Path, data: bytes) -> GgufHeader:
+def _parse(path: Path, data: mmap.mmap) -> GgufHeader:
     reader = _Reader(data)
     if data[:4] != b"GGUF":
         raise ValueError("it does not begin with 'GGUF'")
@@ -126,4 +126,22 @@ def _parse(path: Path, data: bytes) -> GgufHeader:
     for _ in range(keys):
         key = reader.string()
         values[key] = reader.value(reader.scalar("I"))
-    return GgufHeader(path, tensors, values)
+    return GgufHeader(path, values, _tensors(reader, tensors))
+
+
+def _tensors(reader: _Reader, count: int) -> dict[str, int]:
+    if count > _MAX_TENSORS:
+        raise ValueError(f"{count} tensors")
+    types: dict[str, int] = {}
+    last = 0
+    for _ in range(count):
+        name = reader.string()
+        dimensions = reader.scalar("I")
+        if dimensions > 4:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        reader.at += 8 * dimensions
+        types[name] = reader.scalar("I")
+        last = max(last, reader.scalar("Q"))
+    if reader.at + last > len(reader.data):
+        raise ValueError("the file ends before its last tensor")
+    return types

@@ -48,6 +48,7 @@ class OpenAIChat(BaseChatModel):
         EngineRefused: it answered with an error.
         EngineError: it cannot be reached.
         InvalidInput: the messages are longer than `max_chars`.
+        TooLarge: they do not fit the model's context.
         DeadlineExceeded: it was silent for `timeout` seconds.
     """
 

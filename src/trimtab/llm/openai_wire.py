@@ -11,7 +11,10 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from trimtab.domain.errors import EngineBusy, EngineError, EngineRefused
+from trimtab.domain.errors import EngineBusy, EngineRefused, TooLarge, TrimtabError
+
+_TOO_LONG = {"exceed_context_size_error", "context_length_exceeded"}
+"""What llama.cpp and OpenAI call a prompt that does not fit."""
 
 
 def to_wire(messages: Sequence[BaseMessage], clean: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -43,19 +46,32 @@ class Decoder:
         self._finish: str | None = None
         self._timings: dict[str, Any] = {}
 
-    def line(self, line: str) -> Iterable[ChatGenerationChunk]:
+    def line(self, line: str) -> list[ChatGenerationChunk]:
+        """The chunks that one line amounts to, often none.
+
+        Raises:
+            TrimtabError: the line reports an error (see `refused`), or is nothing that the protocol has.
+        """
         if not line.startswith("data:"):
-            return
+            return []
         data = line[5:].strip()
         if data == "[DONE]":
             self.done = True
-            yield self._last()
-            return
+            return [self._last()]
         event = self._parse(data)
-        if "error" in event:
-            error = event["error"]
-            raise refused(int(_get(error, "code", 500)), data.encode(), {}, self.model)
+        if event.get("error"):
+            code = _get(event["error"], "code", 500)
+            raise refused(code if isinstance(code, int) else 500, data.encode(), {}, self.model)
         self.started = True
+        try:
+            return list(self._event(event))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EngineRefused(
+                f"{self.model!r} sent a line of a shape that the OpenAI protocol does not have. "
+                "Is this an OpenAI-compatible server?"
+            ) from error
+
+    def _event(self, event: dict[str, Any]) -> Iterable[ChatGenerationChunk]:
         self._timings = event.get("timings") or self._timings
         if (usage := event.get("usage")) and not event.get("choices"):
             yield _chunk(usage_metadata=_usage(usage))
@@ -95,14 +111,16 @@ class Decoder:
         return _chunk(response_metadata=metadata, chunk_position="last")
 
 
-def refused(status: int, body: bytes, headers: Mapping[str, str], model: str) -> EngineError:
+def refused(status: int, body: bytes, headers: Mapping[str, str], model: str) -> TrimtabError:
     """Our error for a server's answer of `status`. Its words are kept, shortened; they may quote the request."""
     try:
         error = json.loads(body).get("error", "")
         said = str(_get(error, "message", error))
     except (ValueError, AttributeError):
-        said = body.decode("utf-8", "replace")
+        error, said = {}, body.decode("utf-8", "replace")
     said = " ".join(said.split())[:300]
+    if {_get(error, "type", ""), _get(error, "code", "")} & _TOO_LONG:
+        return TooLarge(f"The conversation is too long for {model!r} ({said}). Shorten it.", model=model)
     if status in (429, 503):
         wait = headers.get("retry-after", "1")
         return EngineBusy(

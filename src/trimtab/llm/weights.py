@@ -1,0 +1,110 @@
+"""DOCSTRING"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from trimtab.domain.errors import ModelFileError
+
+from .gguf_header import read_header
+from .shelf import OnProgress, Progress, sha256_of
+
+_Q4_1 = 3
+SERVED = "Q8_0"
+"""What a Q4_1 file is served as, see the table above."""
+
+
+def prepare(path: Path, cache_dir: Path, on_progress: OnProgress | None = None) -> Path:
+    """The file to serve for `path`: itself, or a faster equal of it, written into `cache_dir` once.
+
+    Raises:
+        ModelFileError: the file cannot be read, or the disk is full.
+    """
+    if _Q4_1 not in read_header(path).tensor_types.values():
+        return path
+    target = cache_dir / f"{path.stem}.{SERVED}.{sha256_of(path)[:16]}.gguf"
+    if not target.exists():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        rewrite(path, target, SERVED, on_progress)
+    return target
+
+
+def rewrite(source: Path, target: Path, kind: str, on_progress: OnProgress | None = None) -> None:
+    """Write `source` again with its Q4_1 matrices as `kind` (Q8_0, Q4_0, F16...); everything else byte for byte.
+
+    One tensor is in memory at a time. The file gets its name when it is complete.
+
+    Raises:
+        ModelFileError: the file cannot be read, or the disk is full.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        _write(source, part, kind, on_progress or (lambda _: None))
+        with part.open("rb+") as done:
+            os.fsync(done.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        raise ModelFileError(
+            f"{target} cannot be written ({error.strerror}). Free some space and try again."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(source: Path, part: Path, kind: str, report: OnProgress) -> None:
+    import gguf
+    import numpy as np
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(part, str(reader.fields["general.architecture"].contents()))
+    _copy_values(reader, writer, kind)
+    types = [_new_type(t, gguf.GGMLQuantizationType[kind]) for t in reader.tensors]
+    sizes = [_bytes(t, new) for t, new in zip(reader.tensors, types, strict=True)]
+    for tensor, new, size in zip(reader.tensors, types, sizes, strict=True):
+        shape = [
+            int(n) for n in reversed(tensor.shape)
+        ]  # GGUF counts dimensions from the innermost, numpy from the outermost
+        writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), size, raw_dtype=new)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    done = 0
+    for tensor, new, size in zip(reader.tensors, types, sizes, strict=True):
+        writer.write_tensor_data(_converted(tensor, new))
+        done += size
+        report(Progress("faster weights", done, sum(sizes)))
+    writer.close()
+
+
+def _copy_values(reader: Any, writer: Any, kind: str) -> None:
+    import gguf
+
+    for name, value in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue  # the writer sets these itself
+        contents = value.contents()
+        if name == "general.file_type":
+            contents = int(gguf.LlamaFileType[f"MOSTLY_{kind}"])
+        inner = value.types[-1] if value.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, contents, value.types[0], sub_type=inner)
+
+
+def _new_type(tensor: Any, wanted: Any) -> Any:
+    return wanted if int(tensor.tensor_type) == _Q4_1 else tensor.tensor_type
+
+
+def _bytes(tensor: Any, kind: Any) -> int:
+    import gguf
+
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    return int(tensor.n_elements) // per_block * block_bytes
+
+
+def _converted(tensor: Any, kind: Any) -> Any:
+    import gguf
+
+    if kind == tensor.tensor_type:
+        return tensor.data
+    return gguf.quants.quantize(gguf.quants.dequantize(tensor.data, tensor.tensor_type), kind)
