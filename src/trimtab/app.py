@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 
+from trimtab.connect.discovery import in_file
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, TooLarge
@@ -371,8 +372,12 @@ def open_database(settings: Settings) -> Database:
 
 
 def open_toolbox(settings: Settings) -> Toolbox:
-    """The installed connectors, with what the settings say about them."""
-    return Toolbox.discover(
+    """The installed connectors and those in files, with what the settings say about them.
+
+    Raises:
+        InvalidInput: a file named in the settings holds no connector.
+    """
+    toolbox = Toolbox.discover(
         ConnectOptions(
             disabled=frozenset(settings.connectors_disabled),
             overrides={
@@ -381,6 +386,9 @@ def open_toolbox(settings: Settings) -> Toolbox:
             },
         )
     )
+    for path in settings.connector_files:
+        toolbox.add(in_file(path), origin=str(path))
+    return toolbox
 
 
 def serving_options(settings: Settings) -> Any:

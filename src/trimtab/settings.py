@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     approval_hours: float = Field(24, gt=0, description="How long an approval stays open.")
 
     connectors_disabled: list[str] = Field([], description="Connectors that are switched off.")
+    connector_files: list[Path] = Field([], description="Python files with connectors of your own, not installed.")
     connectors: dict[str, ConnectorOverride] = Field({}, description="Overrides by connector name.")
 
     rate_per_minute: int = Field(240, ge=1, description="Requests a key may make in a minute.")

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
 from pydantic import Field
 from starlette.responses import Response
 
 from trimtab.app import Trimtab
-from trimtab.domain.errors import Unavailable
+from trimtab.domain.errors import InvalidInput, Unavailable
 from trimtab.retrieval.library import Library
 
 from .access import App, Known, public
@@ -35,13 +35,23 @@ async def listed(app: App, caller: Known) -> dict[str, Any]:
 
 @router.post("/documents", status_code=201)
 async def upload(
-    app: App, caller: Known, file: Annotated[list[UploadFile], File(max_length=MOST_FILES)]
+    app: App,
+    caller: Known,
+    file: Annotated[list[UploadFile], File(max_length=MOST_FILES)],
+    collection: Annotated[str, Form(max_length=128)] = "default",
+    source: Annotated[list[str], Form(max_length=MOST_FILES)] = [],
 ) -> dict[str, Any]:
-    """Take in files one after another. Each has its own result; one that fails does not stop the others."""
+    """Take in files one after another. Each has its own result; one that fails does not stop the others.
+
+    `source` says, file by file, where they came from; a file from the same source replaces the one before.
+    """
     library = _library(app)
+    if source and len(source) != len(file):
+        raise InvalidInput(f"{len(file)} files came with {len(source)} sources. Give each its own, or none.")
     results = []
-    for one in file:
-        results.append(await asyncio.to_thread(_take, library, caller.id, one.filename or "unnamed", await one.read()))
+    for one, origin in zip(file, source or [""] * len(file), strict=True):
+        name = one.filename or "unnamed"
+        results.append(await asyncio.to_thread(_take, library, caller.id, name, await one.read(), collection, origin))
     return {"documents": results}
 
 
@@ -75,8 +85,8 @@ async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
     return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}
 
 
-def _take(library: Library, owner: str, name: str, content: bytes) -> dict[str, Any]:
-    event = library.ingest_bytes(name, content, owner)
+def _take(library: Library, owner: str, name: str, content: bytes, collection: str, source: str) -> dict[str, Any]:
+    event = library.ingest_bytes(name, content, owner, collection, source=source)
     return {
         "name": event.name,
         "status": event.status.value,
@@ -93,4 +103,4 @@ def _library(app: Trimtab) -> Library:
 
 
 def _public(document: Any) -> dict[str, Any]:
-    return public(asdict(document), "source", "content_hash", "mtime_ns")
+    return public(asdict(document), "mtime_ns")

@@ -72,9 +72,8 @@ def keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         typer.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        typer.echo(
-            f"{row['id']}  {row['hint']:8}  {row['user']:12}  {'revoked' if row['revoked_at'] else 'valid':8}  {row['name']}"
-        )
+        state = "revoked" if row["revoked_at"] else "valid"
+        typer.echo(f"{row['id']}  {row['hint']:8}  {row['user']:12}  {state:8}  {row['name']}")
 
 
 @app.command()

@@ -6,9 +6,12 @@ with its error, and costs only itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,3 +57,24 @@ def connector_in(thing: Any) -> Connector:
             f"Module {thing.__name__} holds {len(held)} connectors. Give it one: connector = Connector(...)"
         )
     return next(iter(held.values()))
+
+
+def in_file(path: Path) -> Connector:
+    """The connector in a Python file that is not installed: one's own, while it is being written.
+
+    The file is run with all that this process may do, like any installed connector. Only name files you trust.
+
+    Raises:
+        InvalidInput: there is no such file, it does not run, or it holds no connector.
+    """
+    name = f"trimtab_connector_file_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InvalidInput(f"There is no Python file {path}. Correct `connector_files` in your settings.")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # pydantic and inspect look a function's module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InvalidInput(f"The connector {path} does not run: {type(error).__name__}: {error}") from error
+    return connector_in(module)

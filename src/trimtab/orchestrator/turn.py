@@ -444,7 +444,8 @@ class Orchestrator:
                 connectors={name: versions.get(name, "") for name in used},
                 passages=tuple(p.id for p in state.passages),
             ),
-            finish_reason=state.finish_reason,
+            # The calls the last message asked for have been made: the turn itself came to its end.
+            finish_reason="stop" if state.finish_reason == "tool_calls" else state.finish_reason,
             unsupported=doubtful,
         )
 
