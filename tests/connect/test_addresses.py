@@ -114,7 +114,7 @@ async def main(hosts, port):
         for url in (f"http://{host}/", f"http://{host}:{port}/"):
             transport = PinnedTransport()
             # The port is declared: only the address can be the reason.
-            http = Http(Reach(("*", f"any.example:{port}"), plain_http=True), transport=transport)
+            http = Http(Reach(("*", f"*:{port}"), plain_http=True), transport=transport)
             try:
                 told[url] = "answered " + str((await http.open(url)).status)
             except ToolError as error:

@@ -198,7 +198,7 @@ async def test_the_public_web_is_not_a_way_in_by_redirect() -> None:
                     return ["127.0.0.1"] if host == "public.example" else await super()._addresses(host, port)
 
             transport = Public(resolver=lambda host, port: ["127.0.0.1"])
-            ports = (f"public.example:{public.port}", "*", f"x.example:{internal.port}")
+            ports = ("*", f"*:{public.port}", f"*:{internal.port}")
             http = Http(Reach(ports, plain_http=True), limits=QUICK, transport=transport)
             with pytest.raises(ToolError, match=r"inside\.example was not opened"):
                 await http.open(f"http://public.example:{public.port}/")

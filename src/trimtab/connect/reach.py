@@ -76,16 +76,16 @@ class Reach:
         return self._moved(url) if self.base_url else url
 
     def _declared(self, url: httpx.URL, host: str) -> None:
-        if not any(_matches(pattern, host) for pattern in self.hosts):
+        fitting = [pattern for pattern in self.hosts if _matches(pattern, host)]
+        if not fitting:
             raise ToolError(f"{host} is not a host this connector has declared. It may reach: {self.named()}.")
         if self.allow_private:
             return
         if url.scheme == "http" and not self.plain_http and not self.base_url:
             raise ToolError(f"{host} was to be asked without encryption, which this connector does not permit.")
-        port = url.port or DEFAULT_PORTS[url.scheme]
-        ports = {DEFAULT_PORTS[url.scheme]} | {int(p.split(":")[1]) for p in self.hosts if ":" in p}
-        if port not in ports:
-            raise ToolError(f"Port {port} of {host} is not one this connector may use.")
+        default = DEFAULT_PORTS[url.scheme]
+        if (url.port or default) not in {int(pattern.partition(":")[2] or default) for pattern in fitting}:
+            raise ToolError(f"Port {url.port or default} of {host} is not one this connector may use.")
 
     def _moved(self, url: httpx.URL) -> httpx.URL:
         base = parse(self.base_url)
@@ -124,7 +124,7 @@ def same_origin(left: httpx.URL, right: httpx.URL) -> bool:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    name = pattern.split(":")[0]
+    name = pattern.partition(":")[0]
     return name == "*" or name == host or (name.startswith("*.") and host.endswith(name[1:]))
 
 

@@ -10,11 +10,13 @@ What can be turned is arguments (`ConnectOptions`); secrets are looked up at the
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +35,6 @@ from .reach import Reach
 from .transport import PinnedTransport, Resolver, system_resolver
 
 KEPT_ERRORS = 20
-AGENT = "Trimtab/0.1"
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,7 @@ class Toolbox:
             retry=connector.retry,
             transport=transport,
             credential=credential,
-            user_agent=override.user_agent or f"{AGENT} ({connector.name} connector {connector.version})",
+            user_agent=override.user_agent or f"{_agent()} ({connector.name} connector {connector.version})",
         )
         try:
             return await run_tool(declared, arguments, http, secret)
@@ -344,6 +345,11 @@ class Toolbox:
             seconds=entry.seconds,
             last_errors=tuple(entry.errors),
         )
+
+
+@functools.cache
+def _agent() -> str:
+    return f"Trimtab/{version('trimtab')}"
 
 
 def off(entry: _Entry, tool: str) -> NotFound:

@@ -9,6 +9,7 @@ name again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import socket
@@ -150,7 +151,7 @@ async def _in_thread(lookup: Callable[[], Sequence[str]]) -> Sequence[str]:
             done, value = future.set_exception, error  # type: ignore[assignment]
         finally:
             _lookups.release()
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(tell, done, value)
 
     threading.Thread(target=run, name="trimtab-lookup", daemon=True).start()
