@@ -1,8 +1,8 @@
-"""The HTTP API from Python, for the pages: one method a route, plain dictionaries back, typed errors.
+"""The HTTP API from Python, for the pages: one method a route, dictionaries back, typed errors.
 
-Pages are drawn by short synchronous scripts, so this is synchronous `httpx`. It never retries by itself: a write carries
-an `Idempotency-Key`, and sending it again is the person's decision (or the page's, with the same key). Proxies from the
-environment are ignored: the server is a machine the person chose, by default this one.
+Pages are drawn by short synchronous scripts, so this is synchronous `httpx`. It never retries by itself: a write
+carries an `Idempotency-Key`, and sending it again is the person's decision (or the page's, with the same key). Proxies
+from the environment are ignored: the server is a machine the person chose, by default this one.
 """
 
 from __future__ import annotations

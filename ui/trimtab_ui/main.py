@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from trimtab_ui import chat, connectors_page, knowledge, look, session, settings_page
+from trimtab_ui import chat, connectors_page, knowledge, look, settings_page
 from trimtab_ui.client import KeyRefused, ServerDown, UiError
 from trimtab_ui.markup import draw, notice, tag
 

@@ -42,7 +42,7 @@ _MARK = re.compile(r"\[(\d{1,3})\]")
 
 
 def render_untrusted(text: str, cites: Mapping[int, str] | None = None) -> None:
-    """Draw untrusted Markdown. `cites` are the citation numbers that become marks, each with the title it stands for."""
+    """Draw untrusted Markdown. `cites`: citation numbers that become marks, with the titles they stand for."""
     draw(to_html(text, cites))
 
 
