@@ -55,6 +55,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\baverage\b", " mean "),
     (r"\b(?:tip|tax|discount|interest|vat) on\b", " of "),
     (r"\bper ?cent\b", "%"),
+    (r"\b(?:dollars?|euros?|pounds?|bucks)\b", " "),
     (r"\bdegrees?\b", "°"),
     (r"\bhalf of\b", " 0.5 * "),
     (r"\b(?:a )?third of\b", " (1/3) * "),
@@ -66,6 +67,7 @@ LEAD = re.compile(
     r"(?:what(?:'s| is| are| does)?|how much (?:is|are)|calculate|compute|work out|evaluate|solve|find|tell me)?"
     r"(?: the (?:value|result) of)?(?: the)?\b\s*"
 )
+TAIL = re.compile(r"[\s,?]+(?:please|for me|equal to|equals?|make)$", re.I)
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "·": "*", "²": "^2", "³": "^3", "√": "sqrt "})
 GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
 TOKEN = re.compile(
@@ -88,7 +90,7 @@ def tidy(text: str) -> str:
     """The expression without the words around it: ``"What is 3 squared?"`` becomes ``"3 squared"``."""
     plain = " ".join(text.strip().split())
     start = LEAD.match(plain.lower())
-    kept = (plain[start.end() :] if start else plain).strip().rstrip("?.= ")
+    kept = TAIL.sub("", (plain[start.end() :] if start else plain).strip().rstrip("?.= "))
     return kept if re.search(r"[\d)]\s*!+$", kept) else kept.rstrip("! ")
 
 

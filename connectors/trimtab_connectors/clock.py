@@ -52,7 +52,18 @@ MONTHS = {
     )
     for name in names.split()
 }
-FEASTS = {"christmas": (12, 25), "christmas day": (12, 25), "new year": (1, 1), "halloween": (10, 31)}
+FEASTS = {
+    "christmas": (12, 25),
+    "christmas day": (12, 25),
+    "christmas eve": (12, 24),
+    "halloween": (10, 31),
+    "new year": (1, 1),
+    "new year's day": (1, 1),
+    "new year's eve": (12, 31),
+    "valentine's day": (2, 14),
+}
+WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+HERE = frozenset({"", "here", "local", "local time", "my location", "home"})
 
 
 @connector.tool(
@@ -78,14 +89,15 @@ async def now(
     ] = "",
 ) -> Result:
     """Tell the current time, date and weekday, here or in a city of the world."""
-    zone = zone_of(place) if place else None
+    away = place.strip().lower() not in HERE
+    zone = zone_of(place) if away else None
     moment = datetime.now(UTC).astimezone(zone)
     shown = place.strip().title() if place.islower() else place.strip()
     minutes = int((moment.utcoffset() or timedelta()).total_seconds() // 60)
     hours, rest = divmod(abs(minutes), 60)
     offset = f"{'-' if minutes < 0 else '+'}{hours}" + (f":{rest:02d}" if rest else "")
     day = f"{moment:%A}, {moment.day} {moment:%B %Y}"
-    answer = f"It is {moment:%H:%M} on {day}{f' in {shown}' if shown else ''} (UTC{offset})."
+    answer = f"It is {moment:%H:%M} on {day}{f' in {shown}' if away else ''} (UTC{offset})."
     data = {
         "iso": moment.isoformat(timespec="seconds"),
         "weekday": f"{moment:%A}",
@@ -167,6 +179,8 @@ def read_date(text: str, today: date) -> date:
             return date(year, month, day)
         if joined in FEASTS:
             return _next(*FEASTS[joined], today)
+        if words and words[-1] in WEEKDAYS and len(words) <= 2:  # "Friday", "next Friday": the next one after today
+            return today + timedelta(days=(WEEKDAYS.index(words[-1]) - today.weekday() - 1) % 7 + 1)
         month = next(MONTHS[word] for word in words if word in MONTHS)
         numbers = [int(word) for word in words if word.isdecimal()]
         if len(numbers) == 2:

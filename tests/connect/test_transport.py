@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import shutil
 import ssl
 import subprocess
 import threading
@@ -133,6 +134,8 @@ async def test_tls_is_checked_against_the_name_not_the_address(tmp_path: Path) -
 
 def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     certificate, key = folder / "cert.pem", folder / "key.pem"
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed, so no certificate can be made")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key.pem -out cert.pem"
     names = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
     subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
@@ -487,10 +490,12 @@ async def test_retry_after_is_kept_when_there_is_time_for_it() -> None:
 
 async def test_a_wait_longer_than_the_deadline_gives_up_at_once() -> None:
     naps = Naps()
-    started = time.monotonic()
-    assert len((await attempts(sink_of([429] * 3, retry_after="3600"), "GET", naps)).heads) == 1
+    busy = sink_of([429] * 3, retry_after="3600")
+    async with serving(busy) as sink, client(sink.url, retry=Retry(attempts=3), sleep=naps) as http:
+        with pytest.raises(ToolError, match=r"Try again in 3600 seconds \(status 429\)"):
+            await http.get("https://api.example.org/")
+    assert len(sink.heads) == 1
     assert naps.taken == []
-    assert time.monotonic() - started < 0.5
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])

@@ -316,6 +316,9 @@ def status_problem(host: str, reply: Reply) -> str:
         404: "has nothing under that address",
         429: "asks for fewer requests. Try again later",
     }
+    wait = retrying.retry_after(reply.headers.get("retry-after"))
+    if reply.status == 429 and wait:
+        return f"{host} asks for fewer requests. Try again in {wait:.0f} seconds (status 429)."
     if reply.status in told:
         return f"{host} {told[reply.status]} (status {reply.status})."
     if reply.status >= 500:

@@ -56,7 +56,10 @@ def arguments_of(
     Raises:
         InvalidInput: a parameter has no type, no description, a reserved name, or a type that cannot be closed.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise InvalidInput(f"{dotted}: its type hints cannot be read. {error}") from error
     injected: list[str] = []
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
