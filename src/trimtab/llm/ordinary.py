@@ -141,6 +141,121 @@ How do I install the software?
 What does error code 17 mean?
 Where is the emergency exit according to the plan?
 What is the deadline of the project?
+Good night
+How is it going?
+You're welcome
+That makes sense
+I see, interesting
+Hmm, let me think about that
+Wait, that is not what I asked
+Forget it
+I have a question
+Let's talk about something else
+Just say hello
+What did you say before?
+Why did you say that?
+What are your limits?
+Can you think?
+Where do you come from?
+Do you like winter?
+What do you like to do?
+I'm 25 years old and I work as a plumber
+I have three sisters and a brother
+My favourite number is nine
+I had a long day at work
+It is so hot today
+We went to the beach yesterday
+My computer is slow
+I need some motivation
+Tell me about yourself
+Tell me about the Roman Empire
+Tell me about your day
+Give me a list of synonyms for happy
+Write a limerick about a frog
+Write a product description for a lamp
+Write three sentences about trains
+Write a speech for a wedding
+Write a conclusion for my essay on time travel
+Fix the punctuation: hello how are you
+Is this sentence correct: She don't like it
+What is the plural of mouse?
+What is the past tense of go?
+What rhymes with orange?
+How do you spell necessary?
+Turn this into bullet points: we sell apples, pears and plums
+Paraphrase: the meeting was very long
+What is a web page?
+What is an address?
+What is a forecast?
+What is time?
+What is money?
+What is a stock?
+What is a reminder?
+What is the difference between a search engine and a browser?
+What is the difference between mass and weight?
+What is the difference between a recipe and a formula?
+Explain how calculators work
+Explain what a time zone is
+How does email work?
+How do thermostats work?
+How is rain formed?
+Why is it cold in winter?
+Why does music make us happy?
+Who invented the clock?
+Who invented the calculator?
+Who founded Wikipedia?
+Who discovered electricity?
+Who was Cleopatra?
+Who won the world cup in 1998?
+When was the telescope invented?
+When did dinosaurs live?
+How many countries are there in Europe?
+How many legs does a spider have?
+How old is the universe?
+How long do elephants live?
+How deep is the ocean?
+How heavy is a blue whale?
+What is the largest ocean?
+What is the fastest animal?
+What is the chemical symbol of gold?
+What is the currency of Japan?
+What language is spoken in Brazil?
+Name three fruits
+Name a famous painter
+Is fish healthy?
+Is the earth round?
+Is it rude to be late?
+Should I learn to play the piano?
+What book would you recommend?
+What should I wear to a wedding?
+How do I get rid of a headache?
+How do I tie a tie?
+How should I design a website?
+How should I start a speech?
+Which page describes the warranty?
+Which chapter is about safety?
+What does the policy say about working from home?
+What does the guide say about passwords?
+What does the brochure say about prices?
+What does the lease say about pets?
+Who has to approve expenses?
+Who signs the purchase orders?
+Who do I call when the machine stops?
+When is the invoice due according to the agreement?
+When does the training start?
+What did the board decide?
+What did the survey find?
+What was the budget for last year?
+How often must the oil be changed?
+How do I charge the battery of the device?
+How do I connect the sensor?
+How many users does the licence allow?
+What is the serial number format?
+What is the name of the project manager?
+What temperature can the device stand?
+What are the payment terms?
+What are the requirements for the certificate?
+Summarise the main points of the document
 """
 
 ORDINARY: tuple[str, ...] = tuple(line.strip() for line in _LINES.splitlines() if line.strip())

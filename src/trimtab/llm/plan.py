@@ -19,7 +19,7 @@ from typing import Any
 from .arguments import Filling, fill, put
 from .asking import question_for
 from .router import Router, Routing
-from .slots import Slot, slots_of
+from .slots import Kind, Slot, slots_of
 from .toolspec import ToolSpec
 from .words import Likeness
 
@@ -110,15 +110,26 @@ class Planner:
         several = self._several(text)
         if several:
             return Plan(routing, several)
-        best = routing.best
-        if best is not None:
-            return Plan(routing, (self._step(self._chosen(routing, text), text),))
+        step = self._accepted(routing, text)
+        if step is not None:
+            return Plan(routing, (step,))
         part = self._one_part(text)
         if part is not None:
             return Plan(part, (self._step(self._chosen(part, text), text),))
         if must and routing.routes:
             return Plan(routing, (self._step(self._chosen(routing, text), text),))
         return Plan(routing)
+
+    def _accepted(self, routing: Routing, text: str) -> Step | None:
+        """The call of the best tool, if its score and what the message has for it are enough together.
+
+        A sum in the message speaks for the calculator; "What is a square root?" has none, and is no request.
+        """
+        if not routing.routes:
+            return None
+        step = self._step(self._chosen(routing, text), text)
+        score = next(r.score for r in routing.routes if r.name == step.spec.name)
+        return step if score + _evidence(step) >= routing.threshold else None
 
     def _chosen(self, routing: Routing, text: str) -> ToolSpec:
         """The best tool; of two that fit equally well, the one whose values the message has."""
@@ -139,9 +150,9 @@ class Planner:
             return ()
         groups: list[tuple[str, str]] = []  # tool name, words
         for clause in clauses:
-            best = self._router.route(clause).best
-            if best is not None and (not groups or groups[-1][0] != best.name):
-                groups.append((best.name, clause))
+            step = self._accepted(self._router.route(clause), clause)
+            if step is not None and (not groups or groups[-1][0] != step.spec.name):
+                groups.append((step.spec.name, clause))
             elif groups:
                 groups[-1] = (groups[-1][0], f"{groups[-1][1]}, {clause}")
         if len(groups) < 2 or len({name for name, _ in groups}) < len(groups):
@@ -172,12 +183,13 @@ class Planner:
             return None
         if _ASKS.match(turn.text) and (turn.text.rstrip().endswith("?") or len(turn.text.split()) > 3):
             return None
+        text = turn.text[:_MAX_CHARS]
         steps, gained = [], False
         for step in plan.steps:
             wanted = [*step.missing, *step.open]
-            more = self._answer(step, wanted, turn.text)
+            more = self._answer(step, wanted, text)
             gained = gained or bool(more.arguments)
-            steps.append(_joined(step, more, turn.text))
+            steps.append(_joined(step, more, text))
         return replace(plan, routing=plan.routing, steps=tuple(steps)) if gained else None
 
     def _answer(self, step: Step, wanted: Sequence[Slot], text: str) -> Filling:
@@ -190,6 +202,17 @@ class Planner:
             first = fill(step.spec, text, self._today, likeness=self._likeness, only=wanted[:1], answering=True)
             found = Filling(first.arguments, [*first.missing, *wanted[1:]], first.open)
         return found
+
+
+_TYPED = frozenset({Kind.URL, Kind.EMAIL, Kind.EXPRESSION, Kind.NUMBER, Kind.DATE, Kind.CHOICE})
+
+
+def _evidence(step: Step) -> float:
+    """What is added to a tool's score for the values that the message has for it (found on the tune split)."""
+    if step.missing:
+        return -0.2
+    needed = {s.kind for s in slots_of(step.spec) if s.required}
+    return 0.15 if needed & _TYPED else 0.05 if needed else 0.0
 
 
 def _step(spec: ToolSpec, text: str, filling: Filling) -> Step:

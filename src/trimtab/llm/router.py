@@ -41,8 +41,8 @@ _COVERED = 0.55
 _LACKING = 0.35
 """Taken off the likeness of a message without any word that nearly all of the tool's examples have ("Wikipedia")."""
 
-WEIGHTS_WITH = (-4.95, 6.33, 2.71, -0.93, 2.0)
-WEIGHTS_WITHOUT = (-5.16, 5.94, 5.94, -0.34, 2.7)
+WEIGHTS_WITH = (-4.96, 7.85, 2.35, -3.06, 2.0)
+WEIGHTS_WITHOUT = (-4.38, 7.03, 7.03, -3.36, 1.73)
 """Bias, likeness, cosine with the description, nearness to ordinary talk, shared words."""
 
 _EXPLAIN = re.compile(r"^\W*(?:why\b|explain\b|how (?:do|does|did)\b(?! (?:i|you|we|one)\b))", re.IGNORECASE)
@@ -166,7 +166,7 @@ class Router:
         return 1.0 / (1.0 + np.exp(-logit)), x[:, 0], x[:, 3]
 
     def _calibrated(self) -> float:
-        """See the module's note. 3 % of the ordinary lines may be above, 5 % of the examples below."""
+        """See the module's note. 5 % of the ordinary lines may be above, 5 % of the examples below."""
         if not self.specs:
             return PRIOR
         talk = []
@@ -175,7 +175,7 @@ class Router:
             if open_to.any():
                 scores, _, _ = self._scores(line, self._o[i], skip_ordinary=i)
                 talk.append(float(scores[open_to].max()))
-        low = float(np.quantile(talk, 0.97)) if talk else _LOWEST
+        low = float(np.quantile(talk, 0.95)) if talk else _LOWEST
         high = _HIGHEST
         counts = Counter(self._owner.tolist())
         flat = [(i, e) for i, s in enumerate(self.specs) for e in s.examples]

@@ -10,14 +10,16 @@ from .spans import Area
 _OPERATION = (
     r"(?:plus|minus|times|divided by|multiplied by|multiply|divide|subtract|add|over|to the(?: power(?: of)?)?"
     r"|power(?: of)?|squared|cubed|square root of|cube root of|root of|percent of|percent|of|by|from|and|to|the"
-    r"|mod(?:ulo)?|half of|sqrt|log|sin|cos|tan|factorial)"
+    r"|mod(?:ulo)?|half of|(?:a )?(?:third|quarter|fifth|tenth) of|(?:product|sum|average|mean) of|twice|double|triple|"
+    r"sqrt|log|sin|cos|tan|factorial)"
 )
 _STRETCH = re.compile(
     rf"(?:\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?(?![\w])|[-+*/^()=×÷%√π!]|\b{_OPERATION}\b|\s)+", re.IGNORECASE
 )
 _SIGN = re.compile(
     r"[-+*/^×÷%√!]|\b(?:plus|minus|times|divided|multipl\w+|divide|subtract|add|power|squared|cubed|root|percent|mod"
-    r"|modulo|sqrt|log|sin|cos|tan|factorial|half)\b|\bto the \d",
+    r"|modulo|sqrt|log|sin|cos|tan|factorial|half|third|quarter|fifth|tenth|product|sum|average|mean"
+    r"|twice|double|triple)\b|\bto the \d",
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"(?:\s|\b(?:of|by|from|and|to|the)\b|[=)])*", re.IGNORECASE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -85,19 +86,22 @@ def spec_of(tool: Mapping[str, Any] | type | Callable[..., Any] | BaseTool) -> T
         examples = found if isinstance(found, list) else ()
     try:
         function = convert_to_openai_tool(tool)["function"]
-        name, schema = function["name"], function.get("parameters")
+        written = json.dumps([function["name"], function.get("description"), function.get("parameters")])
+        shown = tuple(e[:MAX_TEXT] for e in examples if isinstance(e, str) and e.strip())[:MAX_EXAMPLES]
     except Exception as error:  # whatever the conversion trips over, the tool is what is wrong
         raise InvalidInput(
             f"A tool could not be read ({type(error).__name__}). Send the OpenAI form, with function.name."
         ) from error
+    return _read(written, shown)
+
+
+@lru_cache(maxsize=2048)
+def _read(written: str, examples: tuple[str, ...]) -> ToolSpec:
+    """The tool of a JSON text of name, description and parameters. Kept, because checking a schema is slow."""
+    name, description, schema = json.loads(written)
     if not isinstance(name, str) or not name:
         raise InvalidInput("A tool has no name. Send the OpenAI form, with function.name.")
-    return ToolSpec(
-        name=name,
-        description=str(function.get("description") or "")[:MAX_TEXT],
-        parameters=_checked(name, schema),
-        examples=tuple(e[:MAX_TEXT] for e in examples if isinstance(e, str) and e.strip())[:MAX_EXAMPLES],
-    )
+    return ToolSpec(name, str(description or "")[:MAX_TEXT], _checked(name, schema), examples)
 
 
 def specs_of(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
@@ -109,9 +113,8 @@ def specs_of(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
     if len(tools) > MAX_TOOLS:
         raise InvalidInput(f"{len(tools)} tools were offered; at most {MAX_TOOLS} can be.")
     specs = tuple(spec_of(t) for t in tools)
-    names = [s.name for s in specs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(s.name for s in specs).items():
+        if count > 1:
             raise InvalidInput(f"Two tools are named '{name}'. Give each its own name.")
     return specs
 
@@ -122,7 +125,6 @@ def _checked(name: str, schema: Any) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise InvalidInput(f"The parameters of tool '{name}' are not a JSON schema.")
     try:
-        json.dumps(schema)
         resolved = _resolve(schema, schema, 0)
         Draft202012Validator.check_schema(resolved)
     except (SchemaError, RecursionError, ValueError, TypeError) as error:
