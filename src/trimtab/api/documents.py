@@ -86,7 +86,7 @@ async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
 
 
 def _take(library: Library, owner: str, name: str, content: bytes, collection: str, source: str) -> dict[str, Any]:
-    event = library.ingest_bytes(name, content, owner, collection, source=source)
+    event = library.ingest_bytes(owner, name, content, collection, source=source)
     return {
         "name": event.name,
         "status": event.status.value,
