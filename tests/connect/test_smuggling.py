@@ -179,6 +179,23 @@ def test_what_was_not_declared_is_refused_before_any_look_up(url: str) -> None:
         Reach(("api.example.org",)).free(url)
 
 
+def test_a_wildcard_stands_for_subdomains_only() -> None:
+    reach = Reach(("*.wikipedia.org",))
+    assert reach.free("https://de.wikipedia.org/").host == "de.wikipedia.org"
+    for host in ("evilwikipedia.org", "wikipedia.org", "de.wikipedia.org.evil.example", "wikipedia.org.evil.example"):
+        with pytest.raises(ToolError, match="has declared"):
+            reach.free(f"https://{host}/")
+
+
+def test_a_port_is_declared_for_its_own_host() -> None:
+    reach = Reach(("a.example:8443", "b.example"))
+    assert reach.free("https://a.example:8443/").port == 8443
+    assert reach.free("https://b.example/").port is None
+    for url in ("https://a.example/", "https://b.example:8443/"):
+        with pytest.raises(ToolError, match="Port"):
+            reach.free(url)
+
+
 @pytest.mark.parametrize(
     ("headers", "said"),
     [

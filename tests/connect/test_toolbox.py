@@ -273,3 +273,24 @@ async def test_a_module_can_be_added_by_hand_and_pointed_elsewhere() -> None:
         await toolbox.call("notes.add", {"text": "water the plants"})
         assert services.notes == {1: "water the plants"}
         assert services.requests[0].headers["user-agent"].startswith("Trimtab/")
+
+
+async def test_a_service_that_hangs_holds_up_nobody_else() -> None:
+    async def blackhole(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with serving(blackhole) as sink:
+        options = ConnectOptions(
+            overrides={"keyed": Override(base_url=sink.url, allow_private=True)}, secret=lambda name: SecretStr(SECRET)
+        )
+        toolbox = Toolbox.discover(options)
+        toolbox.add(keyed(ApiKey(env="KEYED_KEY", header="X-Key")))
+        hanging = [asyncio.create_task(toolbox.call("keyed.ask", {"what": "x"})) for _ in range(50)]
+        await asyncio.sleep(0.2)
+        started = asyncio.get_running_loop().time()
+        for _ in range(20):
+            await toolbox.call("calculator.calculate", {"expression": "2+2"})
+        assert asyncio.get_running_loop().time() - started < 1.0
+        assert not any(task.done() for task in hanging)
+        await toolbox.aclose()
+        assert all(isinstance(end, Unavailable) for end in await asyncio.gather(*hanging, return_exceptions=True))

@@ -1,11 +1,13 @@
 """`trimtab connectors` as a person types it."""
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from services import LoopbackServices
 from trimtab.cli.connectors import app
 from trimtab.domain.errors import InvalidInput, NotFound, ToolError
 
@@ -71,3 +73,21 @@ def test_a_connector_is_switched_off_and_on_again() -> None:
     assert "4" in run("call", "calculator.calculate", "--arg", "expression=2+2")
     with pytest.raises(NotFound):
         run("disable", "nothing")
+
+
+def test_a_call_that_changes_something_is_asked_about(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notes connector, installed as a package would be, its service on loopback by a setting."""
+    info = home / "notes-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[trimtab.connectors]\nnotes = connector_notes")
+    monkeypatch.syspath_prepend(str(home))
+    importlib.invalidate_caches()
+    with LoopbackServices() as services:
+        (home / "config.toml").write_text(f'[connectors.notes]\nbase_url = "{services.url}"\nallow_private = true\n')
+        words = ("call", "notes.add", "--arg", "text=buy milk")
+        assert "declared 'write'" in run(*words, answer="n\n")
+        assert services.requests == []
+        assert "Note 1 was added." in run(*words, answer="y\n")
+        assert run(*words, "--yes") == "Note 2 was added.\n"
+        assert services.notes == {1: "buy milk", 2: "buy milk"}
