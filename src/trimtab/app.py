@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
+from sqlalchemy import Connection
 
 from trimtab.connect.discovery import in_file
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
@@ -33,13 +34,14 @@ from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.settings import Settings
 from trimtab.store import people, threads, turns
 from trimtab.store.database import Database
+from trimtab.store.encoding import whole
 from trimtab.store.migrate import migrate
 from trimtab.store.once import forget_old, once
 
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
-    from trimtab.retrieval.library import Library
     from trimtab.retrieval.embedding import OnnxEmbeddings
+    from trimtab.retrieval.library import Library
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +195,9 @@ class Trimtab:
     async def _sweep(self) -> None:
         while True:
             try:
-                for turn in await self.database.write(turns.expire):
+                await self.database.write(turns.expire)
+                for turn in await self.database.read(turns.decided):
+                    await self._publish(turn)
                     await self._go_on(turn)
             except Exception:
                 _log.exception("could not expire approvals; trying again in %g s", SWEEP_SECONDS)
@@ -218,9 +222,10 @@ class Trimtab:
         owner = owner or self.owner
         if thread is None:
             thread = (await self.database.write(threads.create, owner))["id"]
-        row = await self.post(owner, thread, question, how=how)
-        async for _, _, wire in self.runner.tail(row["id"]):
-            yield ev.from_wire(wire)
+        with self.hub.watch(thread) as watcher:  # from before the turn begins, so that nothing needs to be read back
+            row = await self.post(owner, thread, question, how=how)
+            async for _, _, wire in self.runner.tail(row["id"], watcher=watcher):
+                yield ev.from_wire(wire)
 
     async def post(
         self,
@@ -237,38 +242,30 @@ class Trimtab:
         Raises:
             Conflict: the thread is still answering, or `key` was used for something else.
         """
+        text = whole(text)
         self._check_text(text)
         self.runner.ensure_room()
-        request = ["turn", thread_id, text, parent, how.stored()]
-        row = await self.database.write(
-            lambda c: once(
-                c,
-                owner,
-                key,
-                request,
-                lambda c: turns.start(
-                    c, owner, thread_id, text, runner=self.runner.id, options=how.stored(), parent=parent
-                ),
+        options = how.stored()
+
+        def start(connection: Connection) -> dict[str, Any]:
+            return turns.start(
+                connection, owner, thread_id, text, runner=self.runner.id, options=options, parent=parent
             )
-        )
-        return await self._begin(row, how)
+
+        return await self._open_turn(owner, key, ["turn", thread_id, text, parent, options], start, how)
 
     async def regenerate(
         self, owner: str, message_id: str, *, how: Ask | None = None, key: str | None = None
     ) -> dict[str, Any]:
         """Another answer to the question that `message_id` answers, asked as before unless `how` says otherwise."""
         self.runner.ensure_room()
-        asked = how or await self.database.read(_how_of_message, owner, message_id)
-        row = await self.database.write(
-            lambda c: once(
-                c,
-                owner,
-                key,
-                ["regenerate", message_id, asked.stored()],
-                lambda c: turns.regenerate(c, owner, message_id, runner=self.runner.id, options=asked.stored()),
-            )
-        )
-        return await self._begin(row, asked)
+        asked = how if how is not None else await self.database.read(_how_of_message, owner, message_id)
+        options = asked.stored()
+
+        def start(connection: Connection) -> dict[str, Any]:
+            return turns.regenerate(connection, owner, message_id, runner=self.runner.id, options=options)
+
+        return await self._open_turn(owner, key, ["regenerate", message_id, options], start, asked)
 
     async def decide(
         self, owner: str, approval_id: str, decision: str, *, digest: str, arguments: Mapping[str, Any] | None = None
@@ -289,9 +286,7 @@ class Trimtab:
         """Stop a turn. Stopping one that has ended changes nothing."""
         turn = await self.database.read(turns.get, owner, turn_id)
         if not await self.runner.cancel(turn_id) and turn["status"] == ev.TurnStatus.WAITING:
-            text = await self.database.read(turns.draft, turn_id)
-            stopped = ev.TurnFinished(status=ev.TurnStatus.CANCELLED, text=text, finish_reason="cancelled")
-            await self.database.write(turns.append, turn, [stopped])
+            await self.database.write(turns.cancel_waiting, turn)
             await self._publish(turn)
         return await self.database.read(turns.get, owner, turn_id)
 
@@ -301,14 +296,28 @@ class Trimtab:
 
     # ------------------------------------------------------------------ inside
 
-    async def _begin(self, row: dict[str, Any], how: Ask) -> dict[str, Any]:
-        """Start the task of a stored turn, unless it runs or has run (a retried request)."""
-        current = await self.database.read(turns.get, row["owner_id"], row["id"])
-        if current["status"] == ev.TurnStatus.RUNNING and current["runner"] == self.runner.id:
-            logged = await self.database.read(turns.log, row["id"], limit=1)
-            if not logged:
-                self.runner.start(current, await self.database.read(_turn_of, current, how, ()))
-        return current
+    async def _open_turn(
+        self, owner: str, key: str | None, request: Any, start: Callable[[Connection], dict[str, Any]], how: Ask
+    ) -> dict[str, Any]:
+        """Store a turn and begin it, once for each key."""
+        # Shielded: a client that hangs up just now must not leave a stored turn that nobody runs.
+        return await asyncio.shield(asyncio.create_task(self._store_and_begin(owner, key, request, start, how)))
+
+    async def _store_and_begin(
+        self, owner: str, key: str | None, request: Any, start: Callable[[Connection], dict[str, Any]], how: Ask
+    ) -> dict[str, Any]:
+        fresh: list[Turn] = []
+
+        def write(connection: Connection) -> dict[str, Any]:
+            row = start(connection)
+            fresh.append(_turn_of(connection, row, how, ()))
+            return row
+
+        row = await self.database.write(once, owner, key, request, write)
+        if fresh:
+            self.runner.start(row, fresh[-1])
+            return row
+        return await self.database.read(turns.get, owner, row["id"])
 
     async def _go_on(self, turn: Mapping[str, Any]) -> None:
         """Take up a waiting turn whose approval was decided."""
@@ -332,7 +341,7 @@ class Trimtab:
             )
 
 
-def _turn_of(connection: Any, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
+def _turn_of(connection: Connection, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
     line = threads.history(connection, row["thread_id"], row["question_id"])
     return Turn(
         id=row["id"],
@@ -352,7 +361,7 @@ def _how(options: Mapping[str, Any]) -> Ask:
     return Ask(**named, sampling={k: v for k, v in options.items() if k not in named})
 
 
-def _how_of_message(connection: Any, owner: str, message_id: str) -> Ask:
+def _how_of_message(connection: Connection, owner: str, message_id: str) -> Ask:
     message = threads.message_of(connection, owner, message_id)
     if not message["turn_id"]:
         return Ask()

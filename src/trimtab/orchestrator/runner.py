@@ -1,8 +1,8 @@
 """Turns as background tasks that append to the event log; faces only read the log.
 
-A click in the browser, a closed tab or a dropped connection touches nothing here. Text deltas are gathered for a
-tenth of a second before they are logged, the first one at once. The log is handed in as a contract, so this module
-knows no database.
+A click in the browser, a closed tab or a dropped connection touches nothing here. Events are gathered before they
+are logged, text for a tenth of a second and all else (and the first text) for a few milliseconds: nobody sees that,
+and a burst costs one commit. The log is handed in as a contract, so this module knows no database.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,12 +17,16 @@ from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import TrimtabError, Unavailable
 
-from .hub import Hub, Logged
+from .hub import Hub, Logged, Watcher
 from .turn import Orchestrator, Turn, cancelled
 
 _log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.1
+BURST_SECONDS = 0.005
+RETRY_SECONDS = (0.2, 1.0, 5.0)
+"""When the log refuses a turn's last event it is offered again after each of these."""
+LAST = (ev.TurnFinished.type, ev.TurnFailed.type)
 POLL_SECONDS = 1.0
 """How often a watcher looks into the log unasked: another process may be the one that runs the turn."""
 
@@ -128,53 +131,64 @@ class Runner:
         return cancelled(writer.text, self.orchestrator.profile)
 
     async def _end(self, writer: _Writer, event: ev.Event) -> None:
-        if writer.finished:
-            return
+        if not writer.finished:
+            writer.add(event)
+        for pause in RETRY_SECONDS:
+            with contextlib.suppress(TrimtabError):
+                await writer.flush()
+                return
+            await asyncio.sleep(pause)
         try:
-            await writer.put(event)
             await writer.flush()
         except TrimtabError:
-            # The store is gone too; the next start closes the turn from what the log has.
+            # The store is gone; the next start closes the turn from what the log has.
             _log.exception("could not log the end of turn %s", writer.row["id"])
 
     # ------------------------------------------------------------------ watching
 
-    async def tail(self, turn_id: str, after: int = 0) -> AsyncIterator[Logged]:
+    async def tail(self, turn_id: str, after: int = 0, *, watcher: Watcher | None = None) -> AsyncIterator[Logged]:
         """Events of one turn after `after`: those in the log, then each as it comes, to the turn's end.
 
-        Also ends when the turn comes to wait for an approval *and* nobody decides: the caller sees `approval.needed`
-        and may read on later.
+        While the turn waits for an approval this goes on waiting: the caller has seen `approval.needed`, may leave,
+        and may read on later. A `watcher` that watched before the turn began saves reading the log first.
         """
-        with self.hub.watch(turn_id) as watcher:
+        with contextlib.ExitStack() as stack:
+            behind = watcher is None
+            watcher = watcher or stack.enter_context(self.hub.watch(turn_id))
             while True:
-                for seq, wire in await self._log.events(turn_id, after):
+                watcher.lagging = False
+                for seq, wire in await self._log.events(turn_id, after) if behind else ():
                     after = seq
                     yield seq, turn_id, wire
-                    if wire["type"] in (ev.TurnFinished.type, ev.TurnFailed.type):
+                    if wire["type"] in LAST:
                         return
-                watcher.lagging = False
-                async for logged in _fresh(watcher, after):
+                behind = True
+                async for logged in _fresh(watcher, turn_id, after):
                     after = logged[0]
                     yield logged
-                    if logged[2]["type"] in (ev.TurnFinished.type, ev.TurnFailed.type):
+                    if logged[2]["type"] in LAST:
                         return
 
 
-async def _fresh(watcher: Any, after: int) -> AsyncIterator[Logged]:
+async def _fresh(watcher: Watcher, turn_id: str, after: int) -> AsyncIterator[Logged]:
     """What the hub says after `after`, until it is quiet for a while or the watcher fell behind."""
     while not watcher.lagging:
         try:
             logged = await asyncio.wait_for(watcher.queue.get(), POLL_SECONDS)
         except TimeoutError:
             return
-        if logged[0] > after:
+        if logged[1] == turn_id and logged[0] > after:
             after = logged[0]
             yield logged
     watcher.drain()
 
 
 class _Writer:
-    """Gathers a turn's events and logs them in order; tells the hub after each commit."""
+    """Gathers a turn's events and logs them in order, one batch at a time; tells the hub after each commit.
+
+    `put` does not wait for the log: the model goes on meanwhile. An error of the log is raised by the next `put` or
+    `flush`.
+    """
 
     def __init__(self, row: dict[str, Any], log: Log, hub: Hub, so_far: Sequence[ev.Event]) -> None:
         self.row = row
@@ -183,41 +197,73 @@ class _Writer:
         self._log = log
         self._hub = hub
         self._pending: list[ev.Event] = []
-        self._gathered_since = 0.0
+        self._last_began = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         for event in so_far:
             self._note(event)
 
     async def put(self, event: ev.Event) -> None:
-        self._note(event)
-        self._add(event)
-        now = time.monotonic()
-        if isinstance(event, ev.TextDelta) and now - self._gathered_since < GATHER_SECONDS:
-            return
-        self._gathered_since = now
-        if self._flushing is None or self._flushing.done():
-            # Not awaited: the model goes on while the log is written. Order is kept, one flush at a time.
-            self._raise_if_failed()
-            self._flushing = asyncio.create_task(self._flush())
-
-    async def flush(self) -> None:
-        """Everything put so far is in the log when this returns."""
-        if self._flushing is not None:
-            await self._flushing
-            self._flushing = None
-        await self._flush()
-
-    def _raise_if_failed(self) -> None:
         if self._flushing is not None and self._flushing.done():
             self._flushing.result()
+        self.add(event)
+        loop = asyncio.get_running_loop()
+        when = loop.time() + BURST_SECONDS
+        if isinstance(event, ev.TextDelta):
+            when = max(when, self._last_began + GATHER_SECONDS)
+        if self._timer is None or when < self._timer.when():
+            self._stop_timer()
+            self._timer = loop.call_at(when, self._begin)
+
+    async def flush(self) -> None:
+        """Everything put so far is in the log when this returns. May be tried again after an error."""
+        self._stop_timer()
+        if self._flushing is not None:
+            await self._written(self._flushing)
+        if self._pending:
+            self._flushing = asyncio.create_task(self._flush())
+            await self._written(self._flushing)
+
+    async def _written(self, flushing: asyncio.Task[None]) -> None:
+        """Shielded: a turn that is stopped while it writes must still announce what was written, and in order."""
+        try:
+            await asyncio.shield(flushing)
+        finally:
+            if flushing.done():
+                self._flushing = None
+
+    def _begin(self) -> None:
+        self._timer = None
+        if self._flushing is None or (self._flushing.done() and self._flushing.exception() is None):
+            self._last_began = asyncio.get_running_loop().time()
+            self._flushing = asyncio.create_task(self._flush())
+        # Otherwise it is writing now, and takes what is pending when it has done with that.
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _flush(self) -> None:
+        topics = (self.row["id"], self.row["thread_id"], self.row["owner_id"])
         while self._pending:
             batch, self._pending = self._pending, []
-            for seq, wire in await self._log.append(self.row, batch):
-                self._hub.publish(
-                    (self.row["id"], self.row["thread_id"], self.row["owner_id"]), (seq, self.row["id"], wire)
-                )
+            try:
+                logged = await self._log.append(self.row, batch)
+            except TrimtabError:
+                self._pending = batch + self._pending
+                raise
+            for seq, wire in logged:
+                self._hub.publish(topics, (seq, self.row["id"], wire))
+
+    def add(self, event: ev.Event) -> None:
+        """Take an event without asking for it to be written yet."""
+        self._note(event)
+        last = self._pending[-1] if self._pending else None
+        if isinstance(event, ev.TextDelta) and isinstance(last, ev.TextDelta):
+            self._pending[-1] = ev.TextDelta(last.text + event.text)
+        else:
+            self._pending.append(event)
 
     def _note(self, event: ev.Event) -> None:
         match event:
@@ -227,13 +273,6 @@ class _Writer:
                 self.text = event.text
             case ev.TurnFinished() | ev.TurnFailed():
                 self.finished = True
-
-    def _add(self, event: ev.Event) -> None:
-        last = self._pending[-1] if self._pending else None
-        if isinstance(event, ev.TextDelta) and isinstance(last, ev.TextDelta):
-            self._pending[-1] = ev.TextDelta(last.text + event.text)
-        else:
-            self._pending.append(event)
 
 
 def _failed(code: str, message: str, text: str) -> ev.TurnFailed:

@@ -27,6 +27,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from trimtab.domain.errors import TrimtabError, Unavailable
 
+from .encoding import dumps
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,6 +40,10 @@ BATCH = 64
 class _Job:
     run: Callable[[Connection], Any]
     result: Future[Any]
+
+
+_Outcome = tuple[Any, BaseException | None]
+"""What a job returned, or why it failed."""
 
 
 class Database:
@@ -56,7 +62,9 @@ class Database:
         self.reader = self._connect(write=False) if self.sqlite else self.engine
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="trimtab-read")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._closed = threading.Event()
+        self._door = threading.Lock()
+        self._closed = False
+        self._last = False
         self._writer = threading.Thread(target=self._write_loop, name="trimtab-write", daemon=True)
         self._writer.start()
 
@@ -93,10 +101,11 @@ class Database:
         return {"url": str(self.url), "ok": found == "ok", "bytes": size, "quick_check": found}
 
     def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._jobs.put(None)
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
         self._writer.join(timeout=30)
         self._pool.shutdown(wait=True)
         self.reader.dispose()
@@ -105,55 +114,70 @@ class Database:
     # ------------------------------------------------------------------ the writer
 
     def _submit(self, run: Callable[[Connection], Any]) -> Future[Any]:
-        if self._closed.is_set():
-            raise Unavailable("The database is closed: Trimtab is shutting down. Start it again and retry.")
         job = _Job(run, Future())
-        self._jobs.put(job)
+        with self._door:  # nothing may be queued behind the last batch
+            if self._closed:
+                raise Unavailable("The database is closed: Trimtab is shutting down. Start it again and retry.")
+            self._jobs.put(job)
         return job.result
 
     def _write_loop(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            batch = [first]
-            last = False
-            while len(batch) < BATCH:
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                if job is None:
-                    last = True
-                    break
-                batch.append(job)
-            self._run(batch)
-            if last:
-                return
+        kept = contextlib.ExitStack()  # the writer's connection, for as long as nothing goes wrong with it
+        connection: Connection | None = None
+        while batch := self._next_batch():
+            try:
+                if connection is None:
+                    with _typed():
+                        connection = kept.enter_context(self.engine.connect())
+                outcomes = self._run(connection, batch)
+            except BaseException as error:  # the commit itself failed: nobody's write is on disk
+                failed = _translate(error) if isinstance(error, exc.DBAPIError) else error
+                outcomes = [(None, failed)] * len(batch)
+                with contextlib.suppress(Exception):
+                    kept.close()
+                connection = None
+            for job, (value, failure) in zip(batch, outcomes, strict=True):
+                if failure is None:
+                    job.result.set_result(value)
+                else:
+                    job.result.set_exception(failure)
+        kept.close()
 
-    def _run(self, batch: list[_Job]) -> None:
-        done: list[tuple[_Job, Any, BaseException | None]] = []
-        try:
-            with _typed(), self.engine.connect() as connection, connection.begin():
-                for job in batch:
-                    done.append((job, *self._one(connection, job, alone=len(batch) == 1)))
-                if len(batch) == 1 and done[0][2] is not None:
-                    raise done[0][2]
-        except BaseException as error:  # the commit itself failed: nobody's write is on disk
-            for job in batch:
-                job.result.set_exception(error)
-            return
-        for job, value, failure in done:
-            if failure is None:
-                job.result.set_result(value)
-            else:
-                job.result.set_exception(failure)
+    def _next_batch(self) -> list[_Job]:
+        """What has queued up, waiting for the first; empty when it is time to stop."""
+        if self._last:
+            return []
+        job = self._jobs.get()
+        batch: list[_Job] = []
+        while job is not None:
+            batch.append(job)
+            if len(batch) == BATCH or self._jobs.empty():  # only this thread takes from the queue
+                return batch
+            job = self._jobs.get()
+        self._last = True
+        return batch
 
-    @staticmethod
-    def _one(connection: Connection, job: _Job, *, alone: bool) -> tuple[Any, BaseException | None]:
+    def _run(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
+        """All of a batch in one transaction, committed when this returns. A job that fails takes back only its own."""
+        if len(batch) > 1:
+            with connection.begin():
+                return [self._one(connection, job) for job in batch]
         try:
-            if alone:
-                return job.run(connection), None
+            with connection.begin():
+                return [(batch[0].run(connection), None)]
+        except exc.DBAPIError:
+            raise
+        except Exception as error:  # the job's own refusal; its transaction was rolled back
+            return [(None, error)]
+
+    def _one(self, connection: Connection, job: _Job) -> _Outcome:
+        try:
             with connection.begin_nested():
                 return job.run(connection), None
         except exc.DBAPIError as error:
+            if self.sqlite and not connection.connection.in_transaction:
+                # A full disk or an I/O error makes SQLite roll back everything, what was written before included.
+                raise
             return None, _translate(error)
         except Exception as error:
             return None, error
@@ -162,10 +186,10 @@ class Database:
 
     def _connect(self, *, write: bool) -> Engine:
         if not self.sqlite:
-            return create_engine(self.url, json_serializer=_dumps, json_deserializer=orjson.loads, pool_pre_ping=True)
+            return create_engine(self.url, json_serializer=dumps, json_deserializer=orjson.loads, pool_pre_ping=True)
         engine = create_engine(
             self.url,
-            json_serializer=_dumps,
+            json_serializer=dumps,
             json_deserializer=orjson.loads,
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         )
@@ -191,10 +215,6 @@ class Database:
         event.listen(engine, "connect", on_connect)
         event.listen(engine, "begin", on_begin)
         return engine
-
-
-def _dumps(value: Any) -> str:
-    return orjson.dumps(value).decode()
 
 
 def _translate(error: exc.DBAPIError) -> TrimtabError:

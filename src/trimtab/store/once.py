@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, delete, select
 
 from trimtab.domain.errors import Conflict
 
+from .encoding import dumps
 from .schema import idempotency
 
 KEEP_SECONDS = 7 * 24 * 3600
@@ -27,7 +27,7 @@ def once(
     """
     if not key:
         return write(connection)
-    wanted = hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    wanted = hashlib.sha256(dumps(request, sort=True).encode()).hexdigest()
     row = connection.execute(
         select(idempotency.c.request_digest, idempotency.c.response).where(
             idempotency.c.owner_id == owner, idempotency.c.key == key

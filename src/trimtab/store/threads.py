@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from trimtab.domain import ids
 from trimtab.domain.errors import InvalidInput, NotFound
@@ -21,6 +21,14 @@ from .schema import feedback, messages, threads
 
 UNTITLED = "New chat"
 TITLE_LIMIT = 120
+
+# Statements of every turn are built once: SQLAlchemy takes longer to build one than SQLite to run it.
+_ONE = select(threads).where(threads.c.id == bindparam("thread"), threads.c.owner_id == bindparam("owner"))
+_PATH = select(messages.c.id, messages.c.parent_id, messages.c.role, messages.c.text).where(
+    messages.c.thread_id == bindparam("thread")
+)
+_ADD = messages.insert()
+_HEAD = update(threads).where(threads.c.id == bindparam("thread"))
 
 
 def text_digest(text: str) -> str:
@@ -55,7 +63,7 @@ def clean_title(title: str) -> str:
 
 
 def get(connection: Connection, owner: str, thread_id: str) -> dict[str, Any]:
-    row = connection.execute(select(threads).where(threads.c.id == thread_id, threads.c.owner_id == owner)).first()
+    row = connection.execute(_ONE, {"thread": thread_id, "owner": owner}).first()
     if row is None:
         raise NotFound(f"No thread {thread_id}. It may have been deleted.")
     return _public(row._mapping)
@@ -129,53 +137,41 @@ def path(connection: Connection, owner: str, thread_id: str, head: str | None = 
 
 
 def history(connection: Connection, thread_id: str, head: str | None) -> list[tuple[str, str]]:
-    """``(role, text)`` along the path to `head`, oldest first: what the model is shown. Walks up by primary key."""
+    """``(role, text)`` along the path to `head`, oldest first: what the model is shown."""
+    tree = {row[0]: row for row in connection.execute(_PATH, {"thread": thread_id})}
     line: list[tuple[str, str]] = []
-    rows = connection.execute(
-        select(messages.c.id, messages.c.parent_id, messages.c.role, messages.c.text).where(
-            messages.c.thread_id == thread_id
-        )
-    )
-    tree = {row.id: row for row in rows}
-    at = head
-    while at is not None and at in tree:
-        line.append((tree[at].role, tree[at].text))
-        at = tree[at].parent_id
+    while head is not None and head in tree:
+        _, head, role, text = tree[head]
+        line.append((role, text))
     return line[::-1]
 
 
-def add_message(
-    connection: Connection,
-    thread_id: str,
-    role: str,
-    text: str,
-    *,
-    parent: str | None,
-    turn: str | None = None,
-    status: str = "done",
-) -> str:
-    """Append a message and make it the thread's head; returns its id."""
-    now = time.time()
-    message_id = ids.new("msg")
-    connection.execute(
-        messages.insert().values(
-            id=message_id,
-            thread_id=thread_id,
-            parent_id=parent,
-            turn_id=turn,
-            role=role,
-            text=text,
-            text_digest=text_digest(text),
-            status=status,
-            citations=[],
-            usage={},
-            timing={},
-            lineage={},
-            created_at=now,
-        )
-    )
-    connection.execute(update(threads).where(threads.c.id == thread_id).values(head_id=message_id, updated_at=now))
-    return message_id
+def add_messages(connection: Connection, thread_id: str, rows: Sequence[dict[str, Any]], **changes: Any) -> None:
+    """Append messages made by `new_message`; the last becomes the thread's head. `changes` are the thread's."""
+    connection.execute(_ADD, list(rows))
+    values = {"head_id": rows[-1]["id"], "updated_at": rows[-1]["created_at"], **changes}
+    connection.execute(_HEAD, {"thread": thread_id, **values})
+
+
+def new_message(
+    thread_id: str, role: str, text: str, *, parent: str | None, turn: str | None = None, status: str = "done"
+) -> dict[str, Any]:
+    """A message's row, not stored yet."""
+    return {
+        "id": ids.new("msg"),
+        "thread_id": thread_id,
+        "parent_id": parent,
+        "turn_id": turn,
+        "role": role,
+        "text": text,
+        "text_digest": text_digest(text),
+        "status": status,
+        "citations": [],
+        "usage": {},
+        "timing": {},
+        "lineage": {},
+        "created_at": time.time(),
+    }
 
 
 def message_of(connection: Connection, owner: str, message_id: str) -> dict[str, Any]:

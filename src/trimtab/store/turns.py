@@ -8,20 +8,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from . import threads as _threads
+from .encoding import dumps
 from .schema import approvals, events, messages, threads, turns
 
 APPROVAL_SECONDS = 24 * 3600.0
 ACTIVE = (ev.TurnStatus.RUNNING, ev.TurnStatus.WAITING)
+
+# Statements of every turn, built once (see `threads.py`).
+_ACTIVE = select(turns.c.id).where(turns.c.thread_id == bindparam("thread"), turns.c.status.in_(ACTIVE))
+_ONE = select(turns).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
+_OPEN = turns.insert()
+_LOG = events.insert().returning(events.c.seq, sort_by_parameter_order=True)
+_READ = (
+    select(events.c.seq, events.c.data)
+    .where(events.c.turn_id == bindparam("turn"), events.c.seq > bindparam("after"))
+    .order_by(events.c.seq)
+    .limit(bindparam("most"))
+)
+_READ_STEPS = _READ.where(events.c.type != ev.TextDelta.type)
+_SETTLE_ANSWER = update(messages).where(messages.c.id == bindparam("answer"))
+_SETTLE_TURN = update(turns).where(turns.c.id == bindparam("turn"))
+_SETTLE_THREAD = update(threads).where(threads.c.id == bindparam("thread"))
 
 
 def start(
@@ -37,16 +55,18 @@ def start(
     """Store a question under the thread's head (or `parent`) and open a turn for it."""
     thread = _threads.get(connection, owner, thread_id)
     _refuse_if_active(connection, thread_id)
-    if parent is not None and parent not in _threads.tree_of(connection, thread_id):
-        raise NotFound(f"No message {parent} in thread {thread_id}.")
+    if parent is not None:
+        before = _threads.message_of(connection, owner, parent)
+        if before["thread_id"] != thread_id:
+            raise NotFound(f"No message {parent} in thread {thread_id}.")
+        if before["role"] != "assistant":
+            raise InvalidInput("A question follows an answer. Give the id of an assistant message as its parent.")
     turn_id = ids.new("trn")
-    question = _threads.add_message(
-        connection, thread_id, "user", text, parent=parent or thread["head_id"], turn=turn_id
-    )
+    question = _threads.new_message(thread_id, "user", text, parent=parent or thread["head_id"], turn=turn_id)
+    named = {}
     if thread["head_id"] is None and thread["title"] == _threads.UNTITLED and text.strip():
-        title = _threads.clean_title(text)
-        connection.execute(update(threads).where(threads.c.id == thread_id).values(title=title))
-    return _open(connection, owner, thread_id, turn_id, question, runner, options)
+        named["title"] = _threads.clean_title(text)
+    return _open(connection, owner, thread_id, turn_id, question["id"], runner, options, [question], named)
 
 
 def regenerate(
@@ -68,23 +88,26 @@ def _open(
     question_id: str,
     runner: str,
     options: Mapping[str, Any],
+    before: Sequence[dict[str, Any]] = (),
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    answer = _threads.add_message(
-        connection, thread_id, "assistant", "", parent=question_id, turn=turn_id, status=ev.TurnStatus.RUNNING
+    answer = _threads.new_message(
+        thread_id, "assistant", "", parent=question_id, turn=turn_id, status=ev.TurnStatus.RUNNING.value
     )
+    _threads.add_messages(connection, thread_id, [*before, answer], **changes)
     row = {
         "id": turn_id,
         "thread_id": thread_id,
         "owner_id": owner,
         "question_id": question_id,
-        "answer_id": answer,
+        "answer_id": answer["id"],
         "status": ev.TurnStatus.RUNNING.value,
         "options": dict(options),
         "runner": runner,
         "created_at": time.time(),
         "finished_at": None,
     }
-    connection.execute(turns.insert().values(row))
+    connection.execute(_OPEN, row)
     return row
 
 
@@ -99,9 +122,7 @@ def _refuse_if_active(connection: Connection, thread_id: str) -> None:
 
 def active_in(connection: Connection, thread_id: str) -> str | None:
     """The id of the turn that is running or waiting in a thread."""
-    found = connection.execute(
-        select(turns.c.id).where(turns.c.thread_id == thread_id, turns.c.status.in_(ACTIVE))
-    ).scalar()
+    found = connection.execute(_ACTIVE, {"thread": thread_id}).scalar()
     return str(found) if found else None
 
 
@@ -109,26 +130,22 @@ def append(
     connection: Connection, turn: Mapping[str, Any], batch: Sequence[ev.Event]
 ) -> list[tuple[int, dict[str, Any]]]:
     """Add events to the log and bring turn, answer and approvals in line with them. Returns ``(seq, wire)``."""
+    if not batch:
+        return []
     now = time.time()
-    out = []
-    for event in batch:
-        wire = ev.to_wire(event)
-        done = connection.execute(
-            events.insert().values(
-                turn_id=turn["id"],
-                thread_id=turn["thread_id"],
-                at=now,
-                type=event.type,
-                data=orjson.dumps(wire).decode(),
-            )
-        )
-        assert done.inserted_primary_key is not None
-        out.append((int(done.inserted_primary_key[0]), wire))
-        _apply(connection, turn, event, now)
-    return out
+    written = [dumps(ev.to_wire(event)) for event in batch]
+    wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
+    common = {"turn_id": turn["id"], "thread_id": turn["thread_id"], "at": now}
+    rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
+    numbers = connection.execute(_LOG, rows).scalars().all()
+    for event, wire in zip(batch, wires, strict=True):
+        _apply(connection, turn, event, wire, now)
+    return list(zip(numbers, wires, strict=True))
 
 
-def _apply(connection: Connection, turn: Mapping[str, Any], event: ev.Event, now: float) -> None:
+def _apply(
+    connection: Connection, turn: Mapping[str, Any], event: ev.Event, wire: Mapping[str, Any], now: float
+) -> None:
     match event:
         case ev.ApprovalNeeded():
             connection.execute(
@@ -141,41 +158,31 @@ def _apply(connection: Connection, turn: Mapping[str, Any], event: ev.Event, now
                     connector=event.connector,
                     effect=event.effect,
                     reason=event.reason,
-                    arguments=dict(event.arguments),
-                    digest=call_digest(event.tool, event.arguments, turn["owner_id"]),
+                    arguments=wire["arguments"],
+                    digest=call_digest(event.tool, wire["arguments"], turn["owner_id"]),
                     status="pending",
                     created_at=now,
                     expires_at=event.expires_at,
                 )
             )
         case ev.TurnFinished():
-            wire = ev.to_wire(event)
-            _settle(
-                connection,
-                turn,
-                event.status,
-                event.text,
-                now,
-                **{key: wire[key] for key in ("citations", "usage", "timing", "lineage")},
-            )
+            made_by = {key: wire[key] for key in ("citations", "usage", "timing", "lineage")}
+            _settle(connection, turn, event.status, wire["text"], now, **made_by)
         case ev.TurnFailed():
-            _settle(connection, turn, event.status, event.text, now)
+            _settle(connection, turn, event.status, wire["text"], now)
 
 
 def _settle(
     connection: Connection, turn: Mapping[str, Any], status: ev.TurnStatus, text: str, now: float, **columns: Any
 ) -> None:
-    connection.execute(
-        update(messages)
-        .where(messages.c.id == turn["answer_id"])
-        .values(text=text, text_digest=_threads.text_digest(text), status=status.value, **columns)
-    )
-    connection.execute(update(turns).where(turns.c.id == turn["id"]).values(status=status.value, finished_at=now))
-    connection.execute(update(threads).where(threads.c.id == turn["thread_id"]).values(updated_at=now))
+    answer = {"text": text, "text_digest": _threads.text_digest(text), "status": status.value, **columns}
+    connection.execute(_SETTLE_ANSWER, {"answer": turn["answer_id"], **answer})
+    connection.execute(_SETTLE_TURN, {"turn": turn["id"], "status": status.value, "finished_at": now})
+    connection.execute(_SETTLE_THREAD, {"thread": turn["thread_id"], "updated_at": now})
 
 
 def get(connection: Connection, owner: str, turn_id: str) -> dict[str, Any]:
-    row = connection.execute(select(turns).where(turns.c.id == turn_id, turns.c.owner_id == owner)).first()
+    row = connection.execute(_ONE, {"turn": turn_id, "owner": owner}).first()
     if row is None:
         raise NotFound(f"No turn {turn_id}. Its thread may have been deleted.")
     return dict(row._mapping)
@@ -185,10 +192,8 @@ def log(
     connection: Connection, turn_id: str, *, after: int = 0, limit: int = 1000, deltas: bool = True
 ) -> list[tuple[int, dict[str, Any]]]:
     """Events of a turn after `after`, oldest first, as ``(seq, wire)``. The caller has checked the owner."""
-    query = select(events.c.seq, events.c.data).where(events.c.turn_id == turn_id, events.c.seq > after)
-    if not deltas:
-        query = query.where(events.c.type != ev.TextDelta.type)
-    return [(row.seq, orjson.loads(row.data)) for row in connection.execute(query.order_by(events.c.seq).limit(limit))]
+    rows = connection.execute(_READ if deltas else _READ_STEPS, {"turn": turn_id, "after": after, "most": limit})
+    return [(seq, orjson.loads(data)) for seq, data in rows]
 
 
 def log_of_thread(
@@ -259,7 +264,7 @@ def interrupt_abandoned(connection: Connection, runner: str) -> list[str]:
 
 def call_digest(tool: str, arguments: Mapping[str, Any], owner: str) -> str:
     """Binds an approval to this tool, these arguments and this person."""
-    return _threads.text_digest(orjson.dumps([tool, dict(arguments), owner], option=orjson.OPT_SORT_KEYS).decode())
+    return _threads.text_digest(dumps([tool, dict(arguments), owner], sort=True))
 
 
 def pending_approvals(connection: Connection, owner: str) -> list[dict[str, Any]]:
@@ -328,34 +333,57 @@ def decide(
     return turn
 
 
-def expire(connection: Connection) -> list[dict[str, Any]]:
-    """Mark approvals whose time is over and log it; returns their turns, which can now go on."""
+def expire(connection: Connection) -> None:
+    """Mark approvals whose time is over and log it; their turns are then among `decided`."""
     rows = connection.execute(
-        select(approvals, turns.c.thread_id, turns.c.status.label("turn_status"))
+        select(approvals, turns.c.status.label("turn_status"))
         .join(turns, turns.c.id == approvals.c.turn_id)
         .where(approvals.c.status == "pending", approvals.c.expires_at <= time.time())
     ).all()
-    waiting = []
     for row in rows:
         connection.execute(update(approvals).where(approvals.c.id == row.id).values(status="expired"))
-        if row.turn_status == ev.TurnStatus.WAITING.value:
+        if row.turn_status in ACTIVE:
             turn = get(connection, row.owner_id, row.turn_id)
             append(connection, turn, [ev.ApprovalDecided(row.id, row.call_id, "expired")])
-            waiting.append(turn)
-    return waiting
+
+
+def decided(connection: Connection) -> list[dict[str, Any]]:
+    """Turns that wait although one of their approvals was decided or has expired: Trimtab stopped, or the caller went
+    away, before they were taken up again."""
+    found = connection.execute(
+        select(turns)
+        .join(approvals, approvals.c.turn_id == turns.c.id)
+        .where(turns.c.status == ev.TurnStatus.WAITING.value, approvals.c.status != "pending")
+        .distinct()
+    ).all()
+    return [dict(row._mapping) for row in found if _has_work(connection, row.id)]
+
+
+def _has_work(connection: Connection, turn_id: str) -> bool:
+    """Whether an approval of this turn was decided and its call has not ended yet."""
+    wanted = approvals.c.turn_id == turn_id, approvals.c.status != "pending"
+    calls = set(connection.execute(select(approvals.c.call_id).where(*wanted)).scalars())
+    if not calls:
+        return False
+    results = select(events.c.data).where(events.c.turn_id == turn_id, events.c.type == ev.ToolFinished.type)
+    return bool(calls - {orjson.loads(data)["call_id"] for data in connection.execute(results).scalars()})
 
 
 def wait_if_undecided(connection: Connection, turn_id: str) -> bool:
     """Mark a turn as waiting, unless one of its approvals was decided and its call has not ended yet."""
-    decided = connection.execute(
-        select(approvals.c.call_id).where(approvals.c.turn_id == turn_id, approvals.c.status != "pending")
-    ).scalars()
-    ended = {
-        wire["call_id"] for _, wire in log(connection, turn_id, deltas=False) if wire["type"] == ev.ToolFinished.type
-    }
-    if any(call not in ended for call in decided):
+    if _has_work(connection, turn_id):
         return False
     _mark(connection, turn_id, ev.TurnStatus.WAITING)
+    return True
+
+
+def cancel_waiting(connection: Connection, turn: Mapping[str, Any]) -> bool:
+    """End a turn that waits for an approval, keeping what it had; False when it does not wait any more."""
+    current = get(connection, turn["owner_id"], turn["id"])
+    if current["status"] != ev.TurnStatus.WAITING:
+        return False
+    text = draft(connection, turn["id"])
+    append(connection, turn, [ev.TurnFinished(ev.TurnStatus.CANCELLED, text, finish_reason="cancelled")])
     return True
 
 

@@ -4,7 +4,7 @@ from alembic import context
 
 from trimtab.store import documents, schema
 
-assert documents.metadata is schema.metadata  # both files' tables are one schema
+assert documents.documents.metadata is schema.metadata  # both files' tables are one schema
 
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:

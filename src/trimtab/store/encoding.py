@@ -1,0 +1,51 @@
+"""Values as JSON text for the database, whatever a model or a service put into them.
+
+Most values go straight through. Those that JSON or UTF-8 cannot hold (half of a surrogate pair, an integer beyond 64
+bits, nesting without end, a stranger's object) are mended instead of losing the whole row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+DEPTH = 100
+"""Deeper nesting is cut off."""
+
+
+def dumps(value: Any, *, sort: bool = False) -> str:
+    """`value` as JSON text; with `sort` equal values give equal text."""
+    option = orjson.OPT_SORT_KEYS if sort else None
+    try:
+        return orjson.dumps(value, option=option).decode()
+    except TypeError:
+        return orjson.dumps(_mended(value, DEPTH), option=option).decode()
+
+
+def whole(text: str) -> str:
+    """`text` with its surrogate pairs joined and lone halves replaced, so that UTF-8 can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _mended(value: Any, depth: int) -> Any:
+    match value:
+        case str():
+            return whole(value)
+        case None | bool() | float():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**64 else str(value)
+        case Mapping() if depth:
+            return {whole(str(key)): _mended(item, depth - 1) for key, item in value.items()}
+        case list() | tuple() if depth:
+            return [_mended(item, depth - 1) for item in value]
+        case Mapping() | list() | tuple():
+            return "…"
+        case _:
+            return whole(str(value))
