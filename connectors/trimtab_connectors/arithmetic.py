@@ -90,7 +90,7 @@ def tidy(text: str) -> str:
     """The expression without the words around it: ``"What is 3 squared?"`` becomes ``"3 squared"``."""
     plain = " ".join(text.strip().split())
     start = LEAD.match(plain.lower())
-    kept = TAIL.sub("", (plain[start.end() :] if start else plain).strip().rstrip("?.= "))
+    kept = TAIL.sub("", (plain[start.end() :] if start else plain).strip().rstrip("?.=,;: "))
     return kept if re.search(r"[\d)]\s*!+$", kept) else kept.rstrip("! ")
 
 
