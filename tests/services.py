@@ -153,6 +153,7 @@ class LoopbackServices:
 class _Handler(BaseHTTPRequestHandler):
     owner: LoopbackServices
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: sent apart, the second waits 40 ms for an acknowledgement
 
     def _handle(self) -> None:
         parts = urlsplit(self.path)
