@@ -9,10 +9,11 @@ An engine's address and key stay the same over restarts, so an adapter made once
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import SecretStr
 
@@ -28,7 +29,8 @@ class Capabilities:
     logprobs: bool = False
     embeddings: bool = False
     cancel: bool = False
-    """A client that disconnects frees its slot within a second."""
+    """A client that disconnects frees its slot: within a second while it generates, and while it reads a prompt within
+    a second and the rest of a batch."""
     prefix_cache: bool = False
     tokenize: bool = False
 
@@ -74,7 +76,7 @@ class EngineOptions:
     slots: int = 4
     """Requests served at once; more wait in the engine's queue."""
     slot_context: int = 4096
-    """Tokens each slot may use. Memory grows with `slots * slot_context` (23 kB a token for the default model)."""
+    """Tokens each slot may use. Memory grows with `slots * slot_context`: 23 kB a token, 380 MB, for the default model."""
     threads: int = field(default_factory=physical_cores)
     batch: int = 256
     """Prompt tokens read in one go. Others' streams and a cancellation wait for at most one such batch."""
@@ -109,6 +111,10 @@ class Engine(Protocol):
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Texts that must not reach the engine from a person or a document, see `openai_chat.neutralise`."""
+        ...
+
+    def adapters_body(self, active: Mapping[int, float]) -> dict[str, Any]:
+        """Fields a request adds so that these adapters (id to scale) work on it, and no other."""
         ...
 
     async def start(self) -> None:

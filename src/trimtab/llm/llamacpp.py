@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from trimtab.domain.errors import EngineError, ModelFileError
+from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
 
 from .engine import Capabilities, EngineOptions, EngineState, EngineStatus
 from .gguf_header import GgufHeader, read_header
@@ -90,6 +91,23 @@ class LlamaCppEngine:
         """Tokens one request may have: what was asked for, or what the model was trained for if that is less."""
         trained = self.header.context_length
         return min(self.options.slot_context, trained) if trained else self.options.slot_context
+
+    def adapters_body(self, active: Mapping[int, float]) -> dict[str, Any]:
+        """What a request adds to its body so that exactly these adapters work on it, by id and scale.
+
+        Every request to an engine with adapters must carry this, also one that wants none: when `lora` is missing,
+        llama.cpp continues a cached prompt that another request's adapter had read
+        (github.com/ggml-org/llama.cpp/issues/26207). With every scale named, no answer in 130 mixed ones was wrong.
+
+        Raises:
+            InvalidInput: there is no adapter of that id; llama.cpp itself would ignore it silently.
+        """
+        known = range(len(self.options.adapters))
+        if unknown := [i for i in active if i not in known]:
+            raise InvalidInput(
+                f"The engine has {len(known)} adapters and none with id {unknown[0]}. Restart it with one."
+            )
+        return {"lora": [{"id": i, "scale": active.get(i, 0.0)} for i in known]} if known else {}
 
     async def start(self) -> None:
         await asyncio.to_thread(self._start)
