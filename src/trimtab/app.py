@@ -15,7 +15,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -208,12 +208,6 @@ class Trimtab:
     def tools(self) -> Sequence[BaseTool]:
         """What the assistant may call now."""
         return self.toolbox.tools()
-
-    def library_status(self) -> dict[str, Any]:
-        """Whether the index agrees with the database."""
-        assert self.library is not None
-        found = self.library.check()
-        return {"ok": found.healthy, **asdict(found)}
 
     async def ask(
         self, question: str, *, thread: str | None = None, owner: str | None = None, how: Ask = Ask()

@@ -32,8 +32,8 @@ def ui(
     raise typer.Exit(max(code, 0))
 
 
-def start(settings: Settings, url: str) -> subprocess.Popen[bytes]:
-    """Streamlit as a child process.
+def start(settings: Settings, url: str, *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Streamlit as a child process; `quiet` sends what it says to the log folder.
 
     Raises:
         MissingExtra: Streamlit is not installed.
@@ -52,7 +52,11 @@ def start(settings: Settings, url: str) -> subprocess.Popen[bytes]:
     launch = importlib.import_module("trimtab_ui.launch")
     command: list[str] = launch.command(settings.ui_port, settings.host, url)
     environment = {**os.environ, "TRIMTAB_URL": url, "TRIMTAB_KEY": key, "TRIMTAB_HOME": str(settings.home)}
-    return subprocess.Popen(command, env=environment)
+    if not quiet:
+        return subprocess.Popen(command, env=environment)
+    settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.logs_dir / "ui.log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def stop(child: subprocess.Popen[bytes]) -> int:

@@ -57,7 +57,7 @@ async def _up(settings: Settings, *, with_ui: bool) -> None:
     with contextlib.closing(checked_socket(settings)) as listening:
         async with Trimtab.open(settings) as app, serving(app, listening) as server:
             key_file = await ensure_key(app)
-            child = web.start(settings, settings.url) if with_ui else None
+            child = web.start(settings, settings.url, quiet=True) if with_ui else None
             try:
                 if child is not None:
                     await _reachable(settings, child.poll)

@@ -96,6 +96,10 @@ class Library:
             self._lock.release()
             raise
 
+    @property
+    def is_open(self) -> bool:
+        return not self._closed
+
     # In
 
     def ingest(

@@ -91,11 +91,15 @@ class Database:
         with _typed(), self.reader.connect() as connection, connection.begin():
             return fn(connection, *args, **kwargs)
 
+    def ping(self) -> dict[str, Any]:
+        """Whether it answers, quickly."""
+        self.read_sync(lambda c: c.execute(text("SELECT 1")))
+        return {"ok": not self._closed.is_set()}
+
     def check(self) -> dict[str, Any]:
         """What `doctor` shows: where it is, whether it is sound, how large."""
         if not self.sqlite:
-            self.read_sync(lambda c: c.execute(text("SELECT 1")))
-            return {"url": self.url.render_as_string(hide_password=True), "ok": True}
+            return {"url": self.url.render_as_string(hide_password=True), **self.ping()}
         found = self.read_sync(lambda c: c.execute(text("PRAGMA quick_check")).scalar())
         size = os.path.getsize(self.url.database) if self.url.database else 0
         return {"url": str(self.url), "ok": found == "ok", "bytes": size, "quick_check": found}
