@@ -6,9 +6,10 @@ The orchestrator yields them, the store appends them, every face reads them. `ty
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -260,16 +261,36 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _build(hint: Any, value: Any) -> Any:
+    builder = _builder(hint)
+    return value if builder is None else builder(value)
+
+
+@functools.cache
+def _builder(hint: Any) -> Callable[[Any], Any] | None:
+    """What turns a field's wire form into its value; None where they are the same."""
     origin = typing.get_origin(hint)
     if origin is tuple:
-        inner = typing.get_args(hint)[0]
-        return tuple(_build(inner, v) for v in value)
+        inner = _builder(typing.get_args(hint)[0])
+        return tuple if inner is None else lambda value: tuple(map(inner, value))
     if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _build(next(a for a in typing.get_args(hint) if a is not type(None)), value)
+        some = _builder(next(a for a in typing.get_args(hint) if a is not type(None)))
+        return None if some is None else lambda value: None if value is None else some(value)
     if isinstance(hint, type) and is_dataclass(hint):
-        return hint(**{n: _build(h, value[n]) for n, h in _hints(hint).items() if n in value})
+        return _dataclass_builder(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint(value)
-    return value
+        return hint
+    return None
+
+
+def _dataclass_builder(cls: type) -> Callable[[Any], Any]:
+    plain = frozenset(name for name, hint in _hints(cls).items() if _builder(hint) is None)
+    built = [(name, builder) for name, hint in _hints(cls).items() if (builder := _builder(hint)) is not None]
+
+    def build(value: Mapping[str, Any]) -> Any:
+        given = {name: item for name, item in value.items() if name in plain}
+        for name, builder in built:
+            if name in value:
+                given[name] = builder(value[name])
+        return cls(**given)
+
+    return build

@@ -7,13 +7,16 @@ a tool without a declaration counts as writing. Results are text for the model a
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -34,11 +37,23 @@ def info_of(tool: BaseTool) -> ToolInfo:
 
 
 class Toolset:
-    """The tools of one turn by name, with their validators."""
+    """Tools by name, with what is derived from them once: validators, and the model that was shown them."""
 
     def __init__(self, tools: Sequence[BaseTool]) -> None:
         self.tools = {tool.name: tool for tool in tools}
+        self._given = tuple(tools)
         self._validators: dict[str, Draft202012Validator] = {}
+        self._bound: tuple[BaseChatModel, Runnable[Any, Any]] | None = None
+
+    def same(self, tools: Sequence[BaseTool]) -> bool:
+        """Whether these are the very tools this was made of."""
+        return len(tools) == len(self._given) and all(map(operator.is_, tools, self._given))
+
+    def bound(self, model: BaseChatModel) -> Runnable[Any, Any]:
+        """`model` with these tools."""
+        if self._bound is None or self._bound[0] is not model:
+            self._bound = model, model.bind_tools(self._given)
+        return self._bound[1]
 
     def schema(self, name: str) -> Mapping[str, Any]:
         parameters: Mapping[str, Any] = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})

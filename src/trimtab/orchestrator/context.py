@@ -14,28 +14,27 @@ MESSAGE_OVERHEAD = 8
 """Tokens a chat template puts around one message; 5-7 in the templates we looked at."""
 
 
-def trim(history: Sequence[tuple[str, str]], budget: int, count: TokenCounter) -> list[BaseMessage]:
+def trim(history: Sequence[tuple[str, str]], budget: int, count: TokenCounter) -> Sequence[tuple[str, str]]:
     """The newest part of a thread that fits in `budget` tokens, in whole question-answer pairs, oldest first.
 
     When something must go, enough goes to free a quarter of the budget, so that the beginning of the prompt (and with
     it the engine's cache) stays the same for the next turns instead of shifting each time.
     """
     if not history or budget <= 0:
-        return []
+        return ()
     texts = [text for _, text in history]
     if sum(len(t) / CHARS_A_TOKEN_AT_LEAST + MESSAGE_OVERHEAD for t in texts) <= budget:
-        return as_messages(history)
+        return history
     sizes = [n + MESSAGE_OVERHEAD for n in count(texts)]
     pairs = _pairs(history)
     total = sum(sizes)
     if total <= budget:
-        return as_messages(history)
+        return history
     first = 0
     while first < len(pairs) and total > budget * 3 // 4:
         total -= sum(sizes[i] for i in pairs[first])
         first += 1
-    kept = [history[i] for pair in pairs[first:] for i in pair]
-    return as_messages(kept)
+    return [history[i] for pair in pairs[first:] for i in pair]
 
 
 def as_messages(history: Sequence[tuple[str, str]]) -> list[BaseMessage]:

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -33,7 +33,7 @@ from trimtab.domain.tool import Effect
 
 from . import answer, grounding, prompts
 from .calls import Call, Toolset, execute, finished, info_of
-from .context import trim
+from .context import as_messages, trim
 
 ASKS = "trimtab_asks"
 """Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
@@ -102,6 +102,8 @@ class _State:
     first_token: float | None = None
     spent: dict[str, float] = field(default_factory=lambda: {"retrieval": 0.0, "model": 0.0, "tools": 0.0})
     finish_reason: str = "stop"
+    shown: tuple[int, list[BaseMessage]] | None = None
+    """How much of the history the model was shown last, and that as messages."""
 
     def note(self, event: ev.Event) -> None:
         match event:
@@ -165,6 +167,7 @@ class Orchestrator:
         self.search = search
         self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
         self.limits = limits
+        self._last_toolset = Toolset(())
 
     async def run(self, turn: Turn) -> AsyncGenerator[ev.Event, None]:
         """Yield what happens until the turn is finished or waits for an approval.
@@ -184,7 +187,7 @@ class Orchestrator:
             yield ev.TurnStarted(model=self.profile.name, question=turn.question)
         if not state.searched and self.search is not None and turn.documents != "off":
             yield await self._look_up(turn)
-        toolset = Toolset(self.tools() if turn.tools and self.profile.tools != "none" else ())
+        toolset = self._toolset(turn)
         best = await self._best(turn, state)
         if turn.documents == "only" and not best.supported:
             yield ev.TextDelta(answer.not_found(best.nearest))
@@ -206,6 +209,15 @@ class Orchestrator:
                 return
         async for event in self._close_from_results(turn, state):
             yield event
+
+    def _toolset(self, turn: Turn) -> Toolset:
+        """The tools of this turn. While they stay the same, so do their schemas and what the model is shown of them."""
+        if not turn.tools or self.profile.tools == "none":
+            return Toolset(())
+        tools = self.tools()
+        if not self._last_toolset.same(tools):
+            self._last_toolset = Toolset(tools)
+        return self._last_toolset
 
     # ------------------------------------------------------------------ looking things up
 
@@ -238,12 +250,13 @@ class Orchestrator:
         quoting = small and best.supported
         unanswered = small and not best.supported and best.score >= self.limits.near_floor
         model, kwargs = self._model_for(turn, state, toolset, quoting)
-        whole: AIMessageChunk | None = None
-        draft = ""
+        chunks: list[AIMessageChunk] = []
+        draft, asks = "", False
         async for chunk in model.astream(self._messages(turn, state, best), **kwargs):
-            whole = _joined(whole, chunk)
+            chunks.append(_as_chunk(chunk))
+            asks = asks or bool(chunk.response_metadata.get(ASKS))
             if text := chunk.text:
-                if unanswered and not whole.response_metadata.get(ASKS):
+                if unanswered and not asks:
                     yield ev.TextDelta(answer.not_found(best.nearest))
                     break  # leaving the stream stops the engine
                 if quoting and not draft:
@@ -251,15 +264,16 @@ class Orchestrator:
                 draft += text
                 yield ev.TextDelta(text)
         state.spent["model"] += time.monotonic() - began
-        message = whole if whole is not None else AIMessageChunk(content="")
+        message = _joined(chunks)
         state.usage += _usage(message)
         state.finish_reason = str(message.response_metadata.get("finish_reason") or "stop")
-        if considered := _considered(message, toolset, self.profile.tools):
+        considered = _considered(message, toolset, self.profile.tools)
+        if considered and (considered.chosen or not state.calls):  # after results, only what is new
             yield considered
         async for event in self._requests(message, toolset, step=len({c.request.step for c in state.calls})):
             yield event
         called = message.tool_calls or message.invalid_tool_calls
-        if quoting and not called and not message.response_metadata.get(ASKS):
+        if quoting and not called and not asks:
             async for event in self._hold_to(best, draft, turn.question):
                 yield event
 
@@ -279,9 +293,8 @@ class Orchestrator:
         if quoting:
             kwargs |= {"temperature": 0.0, "max_tokens": min(96, self.profile.sampling.max_tokens)}
         # A model that called wrongly twice gets no third try: it must answer with what there is.
-        usable = list(toolset.tools.values()) if state.invalid < 2 and len(state.calls) < self.limits.calls else []
-        model: Runnable[Any, Any] = self.model.bind_tools(usable) if usable else self.model
-        return model, kwargs
+        usable = toolset.tools and state.invalid < 2 and len(state.calls) < self.limits.calls
+        return toolset.bound(self.model) if usable else self.model, kwargs
 
     def _messages(self, turn: Turn, state: _State, best: answer.Best) -> list[BaseMessage]:
         writing = self.profile.grounding == "write"
@@ -297,7 +310,10 @@ class Orchestrator:
         used = sum(self.count([content, *(m.text for m in steps)])) + self.profile.sampling.max_tokens + 256
         # A small model answers a document's question best from the text alone.
         history = () if best.supported and not writing else turn.history
-        return [*head, *trim(history, self.profile.context_tokens - used, self.count), last, *steps]
+        kept = trim(history, self.profile.context_tokens - used, self.count)
+        if state.shown is None or state.shown[0] != len(kept):
+            state.shown = len(kept), as_messages(kept)
+        return [*head, *state.shown[1], last, *steps]
 
     def _head(self, turn: Turn, *, plain: bool) -> list[BaseMessage]:
         """The system message. A small model gets one only for plain talk, and only what the client says: with a
@@ -368,15 +384,16 @@ class Orchestrator:
             elif not call.approval_id:
                 yield self._approval(call, state)
         readers = [c for c in ready if toolset.effect(c.request.tool) is Effect.READ]
-        tasks = [asyncio.create_task(execute(toolset, c)) for c in readers]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield await done
-        finally:
-            for task in tasks:
-                task.cancel()
+        if len(readers) > 1:
+            tasks = [asyncio.create_task(execute(toolset, c)) for c in readers]
+            try:
+                for done in asyncio.as_completed(tasks):
+                    yield await done
+            finally:
+                for task in tasks:
+                    task.cancel()
         for call in ready:  # what has effects runs alone and in order
-            if call not in readers:
+            if len(readers) == 1 or call not in readers:
                 yield await execute(toolset, call)
 
     def _approval(self, call: Call, state: _State) -> ev.ApprovalNeeded:
@@ -466,13 +483,17 @@ def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
     )
 
 
-def _joined(whole: AIMessageChunk | None, chunk: Any) -> AIMessageChunk:
-    if not isinstance(chunk, AIMessageChunk):  # a model without streaming gives one whole message
-        chunk = AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
-    if whole is None:
+def _as_chunk(chunk: Any) -> AIMessageChunk:
+    if isinstance(chunk, AIMessageChunk):
         return chunk
-    joined: Any = whole + chunk
-    return cast(AIMessageChunk, joined)
+    # A model without streaming gives one whole message.
+    return AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
+
+
+def _joined(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+    if not chunks:
+        return AIMessageChunk(content="")
+    return chunks[0] + list(chunks[1:])
 
 
 def _usage(message: AIMessage) -> ev.Usage:
