@@ -241,7 +241,7 @@ async def test_a_client_that_leaves_while_its_prompt_is_read_frees_the_engine(ow
     """The server notices within a second and finishes the batch it is at; reading on would take twice as long."""
     pid = own.status().pid
     assert pid is not None
-    task = asyncio.create_task(chat(own).ainvoke("The keeper wrote down everything on the island in 1823. " * 145))
+    task = asyncio.create_task(chat(own).ainvoke("The keeper wrote down everything on the island in 1823. " * 120))
     await asyncio.sleep(0.5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

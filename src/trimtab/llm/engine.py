@@ -76,7 +76,7 @@ class EngineOptions:
     slots: int = 4
     """Requests served at once; more wait in the engine's queue."""
     slot_context: int = 4096
-    """Tokens each slot may use. Memory grows with `slots * slot_context`: 23 kB a token, 380 MB, for the default model."""
+    """Tokens each slot may use. The default model needs 23 kB for each in every slot, 380 MB in all."""
     threads: int = field(default_factory=physical_cores)
     batch: int = 256
     """Prompt tokens read in one go. Others' streams and a cancellation wait for at most one such batch."""

@@ -3,9 +3,9 @@
 A GGUF file carries its vocabulary and merges; with them the `tokenizers` library counts in microseconds, in this
 process, without asking a busy engine. That is exact for the pre-tokenizers named in `_PRE` (the tests compare it with
 the engine's own count). For other models, and for remote ones, the count is estimated from the text's shape: four
-letters or one digit, sign or line end a token, two bytes of anything else. English is over-counted by about half, so trimming a
-thread by it keeps too little rather than too much; a vocabulary made for English only may still need more for other
-languages (German with SmolLM2's: up to 1.5 times the estimate).
+letters or one digit, sign or line end a token, two bytes of anything else. English is over-counted by about half, so
+trimming a thread by it keeps too little rather than too much; a vocabulary made for English only may still need more
+for other languages (German with SmolLM2's: up to 1.5 times the estimate).
 """
 
 from __future__ import annotations
