@@ -1,11 +1,13 @@
 """How many tokens a text is: exactly, for the vocabularies we can rebuild, else an estimate on the safe side.
 
 A GGUF file carries its vocabulary and merges; with them the `tokenizers` library counts in microseconds, in this
-process, without asking a busy engine. That is exact for the pre-tokenizers named in `_PRE` (the tests compare it with
-the engine's own count). For other models, and for remote ones, the count is estimated from the text's shape: four
-letters or one digit, sign or line end a token, two bytes of anything else. English is over-counted by about half, so
-trimming a thread by it keeps too little rather than too much; a vocabulary made for English only may still need more
-for other languages (German with SmolLM2's: up to 1.5 times the estimate).
+process, without asking a busy engine. For the default model that is exact: the tests compare it with the engine's own
+count. The other pre-tokenizers in `_PRE` cut as llama.cpp does, but were not compared, for want of such a model.
+
+For other files, and for remote models, the count is estimated from the text's shape: four letters or one digit, sign or
+line end a token, two bytes of anything else. English is over-counted by about half, so trimming a thread by it keeps
+too little rather than too much; a vocabulary made for English only may still need more for other languages (German with
+SmolLM2's: up to 1.5 times the estimate).
 """
 
 from __future__ import annotations
