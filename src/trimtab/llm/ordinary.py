@@ -187,7 +187,6 @@ Paraphrase: the meeting was very long
 What is a web page?
 What is an address?
 What is a forecast?
-What is time?
 What is money?
 What is a stock?
 What is a reminder?

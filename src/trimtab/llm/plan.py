@@ -34,6 +34,7 @@ _ASKS = re.compile(
     r"^\W*(?:who|what|when|where|why|how|which|can|could|do|does|did|is|are|tell|explain|write)\b", re.IGNORECASE
 )
 _SURE = 0.6
+_SURELY_TALK = 0.8
 _TALK = 0.62
 """Cosine with a line of ordinary talk above which a reply is talk, not a value."""
 
@@ -117,7 +118,9 @@ class Planner:
         if part is not None:
             return Plan(part, (self._step(self._chosen(part, text), text),))
         if must and routing.routes:
-            return Plan(routing, (self._step(self._chosen(routing, text), text),))
+            talk = routing.ordinary > _SURELY_TALK  # "Good morning" is no place, whoever must be called
+            step = self._step(self._chosen(routing, text), "" if talk else text)
+            return Plan(routing, (replace(step, text=text),))
         return Plan(routing)
 
     def _accepted(self, routing: Routing, text: str) -> Step | None:
@@ -181,7 +184,8 @@ class Planner:
         best = routing.best
         if routing.ordinary > _TALK or (best and best.name not in names and best.score >= _SURE):
             return None
-        if _ASKS.match(turn.text) and (turn.text.rstrip().endswith("?") or len(turn.text.split()) > 3):
+        asks = any(_ASKS.match(part) for part in re.split(r"[,.!;?]\s+", turn.text))
+        if asks and (turn.text.rstrip().endswith("?") or len(turn.text.split()) > 3):
             return None
         text = turn.text[:_MAX_CHARS]
         steps, gained = [], False

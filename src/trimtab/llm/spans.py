@@ -18,11 +18,11 @@ _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _EDGE = frozenset("a an the my our some this that any".split())
 _POLITE = frozenset("please pls plz thanks thank now today rn there here again currently quickly asap like".split())
 _COMMAND = frozenset(
-    """say look find search play open read fetch check tell show give explain summarise summarize calculate compute
-    work convert change translate send write set turn switch put add make book reserve order buy track
-    remind want need go see get do take figure visit load list run start stop use call hear listen watch
-    cook know learn compare page website site article articles something anything everything stuff thing
-    things someone""".split()
+    """say look find search play open read fetch check tell show give explain summarise summarize calculate
+    compute work convert change translate send write set turn switch put add make book reserve order buy
+    track remind want need go see get do take figure visit load list run start stop use call hear listen
+    watch cook know learn compare page website site article articles something anything everything stuff
+    thing things someone""".split()
 )
 _JOIN = frozenset("of the de da di du la le el al von van der and & for in on to with".split())
 _BREAK = frozenset(',.?!;:()"“”')

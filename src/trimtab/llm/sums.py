@@ -14,7 +14,7 @@ _OPERATION = (
     r"sqrt|log|sin|cos|tan|factorial)"
 )
 _STRETCH = re.compile(
-    rf"(?:\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?(?![\w])|[-+*/^()=×÷%√π!]|\b{_OPERATION}\b|\s)+", re.IGNORECASE
+    rf"(?:\d(?:[\d,]*\d)?(?:\.\d+)?(?:st|nd|rd|th)?(?![\w])|[-+*/^()=×÷%√π!]|\b{_OPERATION}\b|\s)+", re.IGNORECASE
 )
 _SIGN = re.compile(
     r"[-+*/^×÷%√!]|\b(?:plus|minus|times|divided|multipl\w+|divide|subtract|add|power|squared|cubed|root|percent|mod"

@@ -195,13 +195,14 @@ class WordFinder:
         before = re.findall(r"\w+", self.text[: c.area.start].lower())[-1:]
         if before and before[0] in ("to", "from", "by", "into") and before[0] not in slot.anchors:
             return -1.0  # announced as something else
-        if c.named:
+        first = not self.text[: c.area.start].strip(" \n\"'") or self.text[: c.area.start].rstrip()[-1:] in ".?!"
+        if c.named and not first:  # a capital at the beginning of a sentence says nothing
             return 0.8 if slot.required or not slot.path[:-1] else 0.0
         if not slot.required or self.likeness is None:
             return -1.0
         about = f"{spaced(self.spec.name)}: {self.spec.description}"
         as_value, as_tool = self.likeness(c.text, [slot.text, about])
-        return 0.5 + as_value if as_value > max(0.1, as_tool - 0.02) else -1.0
+        return 0.5 + as_value if as_value > max(0.15, as_tool - 0.02) else -1.0
 
 
 def frame_of(spec: ToolSpec) -> set[str]:
