@@ -34,7 +34,6 @@ _ASKS = re.compile(
     r"^\W*(?:who|what|when|where|why|how|which|can|could|do|does|did|is|are|tell|explain|write)\b", re.IGNORECASE
 )
 _SURE = 0.6
-_SURELY_TALK = 0.8
 _TALK = 0.62
 """Cosine with a line of ordinary talk above which a reply is talk, not a value."""
 
@@ -118,7 +117,9 @@ class Planner:
         if part is not None:
             return Plan(part, (self._step(self._chosen(part, text), text),))
         if must and routing.routes:
-            talk = routing.ordinary > _SURELY_TALK  # "Good morning" is no place, whoever must be called
+            talk = routing.ordinary > max(
+                _TALK, routing.routes[0].likeness + 0.2
+            )  # "Good morning" is no place, whoever must be called
             step = self._step(self._chosen(routing, text), "" if talk else text)
             return Plan(routing, (replace(step, text=text),))
         return Plan(routing)
