@@ -384,7 +384,7 @@ def open_toolbox(settings: Settings) -> Toolbox:
         ConnectOptions(
             disabled=frozenset(settings.connectors_disabled),
             overrides={
-                name: Override(base_url=o.base_url, allow_private=o.allow_private)
+                name: Override(o.base_url, o.allow_private, o.user_agent)
                 for name, o in settings.connectors.items()
             },
         )

@@ -21,6 +21,7 @@ class ConnectorOverride(BaseModel):
 
     base_url: str = Field("", description="Used instead of the connector's own address.")
     allow_private: bool = Field(False, description="Allow addresses on this machine or the local network.")
+    user_agent: str = Field("", description="Sent instead of Trimtab's own; some services ask for a contact in it.")
 
 
 class Settings(BaseSettings):

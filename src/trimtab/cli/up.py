@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from trimtab.settings import Settings
 
 
+UI_PAUSE_SECONDS = 1.0
+
+
 def register(app: typer.Typer) -> None:
     app.command()(up)
 
@@ -51,39 +54,53 @@ def fetch_missing(settings: Settings) -> None:
 async def _up(settings: Settings, *, with_ui: bool) -> None:
     from trimtab.api.serving import checked_socket, ensure_key, serving
     from trimtab.app import Trimtab
-    from trimtab.cli import ui as web
 
     typer.echo("Starting …")
     with contextlib.closing(checked_socket(settings)) as listening:
         async with Trimtab.open(settings) as app, serving(app, listening) as server:
             key_file = await ensure_key(app)
-            child = web.start(settings, settings.url, quiet=True) if with_ui else None
+            page = asyncio.create_task(_keep_ui(settings)) if with_ui else None
             try:
-                if child is not None:
-                    await _reachable(settings, child.poll)
+                if page is not None:
+                    await _reachable(settings, page)
                 _say(settings, app.profile.name, key_file, with_ui=with_ui)
-                stopped = asyncio.create_task(server.until_stopped())
-                while not stopped.done() and (child is None or child.poll() is None):
-                    await asyncio.wait({stopped}, timeout=0.5)
-                if child is not None and child.poll() is not None and not stopped.done():
-                    typer.secho("The web UI ended by itself; stopping the server too.", err=True, fg="red")
+                await server.until_stopped()
                 typer.echo("\nStopping …")
-                stopped.cancel()
             finally:
-                if child is not None:
-                    await asyncio.to_thread(web.stop, child)
+                if page is not None:
+                    page.cancel()
+                    await asyncio.gather(page, return_exceptions=True)
 
 
-async def _reachable(settings: Settings, ended: object) -> None:
-    """Wait until the UI answers, so that the printed address works."""
-    for _ in range(300):
+async def _keep_ui(settings: Settings) -> None:
+    """The web UI as a child; started again when it dies, ended when this task is."""
+    from trimtab.cli import ui as web
+
+    while True:
+        child = web.start(settings, settings.url, quiet=True)
+        try:
+            await asyncio.to_thread(child.wait)
+        finally:
+            await asyncio.shield(asyncio.to_thread(web.stop, child))
+        typer.secho(f"The web UI ended by itself (see {settings.logs_dir / 'ui.log'}); starting it again.", err=True)
+        await asyncio.sleep(UI_PAUSE_SECONDS)
+
+
+async def _reachable(settings: Settings, page: asyncio.Task[None]) -> None:
+    """Wait until the UI answers, so that the printed address works.
+
+    Raises:
+        TrimtabError: it cannot be started at all.
+    """
+    for _ in range(600):
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection(settings.host, settings.ui_port)
             writer.close()
             return
-        if callable(ended) and ended() is not None:
-            return
+        if page.done():
+            page.result()
         await asyncio.sleep(0.1)
+    typer.secho(f"The web UI does not answer yet; {settings.logs_dir / 'ui.log'} may say why.", err=True)
 
 
 def _say(settings: Settings, model: str, key_file: str, *, with_ui: bool) -> None:

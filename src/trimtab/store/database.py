@@ -94,7 +94,7 @@ class Database:
     def ping(self) -> dict[str, Any]:
         """Whether it answers, quickly."""
         self.read_sync(lambda c: c.execute(text("SELECT 1")))
-        return {"ok": not self._closed.is_set()}
+        return {"ok": not self._closed}
 
     def check(self) -> dict[str, Any]:
         """What `doctor` shows: where it is, whether it is sound, how large."""
