@@ -8,10 +8,10 @@ The corpus is the Python language reference that every CPython carries (`pydoc_d
 - **LlamaIndex**: `SentenceSplitter(256 tokens, 20)` (its default of 1024 would be cut off by the model) and
   `VectorStoreIndex` with its own store in memory.
 
-Both plain pipelines get the same all-MiniLM-L6-v2 in fp32 through one small embeddings class: batches of 32 in the order
-given, padded to the longest. The fp32 graph is ours, fused by hand, with spinning off: faster than what a person would
-usually have, so the comparison does not favour us. Each pipeline runs in a process of its own; loading libraries and
-the model is not counted. CPU-seconds are user + system of all threads.
+Both plain pipelines get the same all-MiniLM-L6-v2 in fp32 through one small embeddings class: batches of 32 in the
+order given, padded to the longest. The fp32 graph is ours, fused by hand, with spinning off: faster than what a person
+would usually have, so the comparison does not favour us. Each pipeline runs in a process of its own; loading libraries
+and the model is not counted. CPU-seconds are user + system of all threads.
 """
 
 from __future__ import annotations
@@ -340,24 +340,21 @@ def main() -> None:
 def _pipelines() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for pipeline in PIPELINES:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", pipeline], capture_output=True, text=True, timeout=900
-        )
+        command = [sys.executable, __file__, "--one", pipeline]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         if done.returncode:
             raise SystemExit(f"{pipeline} failed:\n{done.stderr[-3000:]}")
         rows[pipeline] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(
-        "| pipeline | KB / CPU-s | chunks | chunks / s | wall s | query p95 ms | nDCG@10 | RSS MB |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| pipeline | KB / CPU-s | chunks | chunks / s | wall s | query p95 ms | nDCG@10 | RSS MB |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, r in rows.items():
         print(
             f"| {name} | {r['kb_per_cpu']:.1f} | {r['chunks']} | {r['chunks_per_s']:.0f} | {r['wall']:.1f} | "
             f"{r['p95_ms']:.1f} | {r['ndcg']:.3f} | {r['rss_mb']:.0f} |"
         )
     best = max(r["kb_per_cpu"] for n, r in rows.items() if n != "trimtab")
-    print(
-        f"\ntext per CPU-second beside the faster plain pipeline: {rows['trimtab']['kb_per_cpu'] / best:.2f} times (goal: 1.8)\n"
-    )
+    ratio = rows["trimtab"]["kb_per_cpu"] / best
+    print(f"\ntext per CPU-second beside the faster plain pipeline: {ratio:.2f} times (goal: 1.8)\n")
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ def sniff(name: str, data: bytes) -> Format | None:
         return None
     suffix = PurePath(name).suffix[1:].lower()
     found = FORMATS.get(_CODE_NAMES.get(PurePath(name).name.lower(), suffix))
-    if found is None:
+    if found is None or not suffix:
         lowered = head.lstrip().lower()
-        return HTML if lowered.startswith((b"<!doctype html", b"<html")) else TEXT
+        return HTML if lowered.startswith((b"<!doctype html", b"<html")) else (found or TEXT)
     # A text file that only calls itself a PDF or DOCX.
     return TEXT if found.parser in ("pdf", "docx") else found
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -101,7 +102,7 @@ class Sandbox:
     def _died(self, child: subprocess.Popen[bytes], name: str) -> Exception:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=5)
-        if child.returncode == -24:  # SIGXCPU
+        if child.returncode == -signal.SIGXCPU:
             return DeadlineExceeded(
                 f"{name} could not be read in {self.limits.cpu} s of processor time. Split or simplify it."
             )
