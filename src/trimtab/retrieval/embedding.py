@@ -3,6 +3,10 @@
 Speed comes from four things: 8-bit weights and activations (see `onnx_model`), texts sorted by length so that hardly
 any padding is computed, small batches that stay in the processor's cache, and one thread a batch: several batches run
 at once instead of several threads waiting for each other inside one.
+
+Measured on 256 passages of the Python reference: cosine to fp32 0.997, and 2.2 times as many a CPU-second. A limit:
+activations share one scale a batch, so a text's vector depends a little on its neighbours (cosine to itself alone 0.995
+on average, 0.989 at worst). nDCG does not feel it; do not compare int8 vectors for equality.
 """
 
 from __future__ import annotations
