@@ -171,12 +171,15 @@ class Runner:
 
 
 async def _fresh(watcher: Watcher, turn_id: str, after: int) -> AsyncIterator[Logged]:
-    """What the hub says after `after`, until it is quiet for a while or the watcher fell behind."""
+    """What the hub says of a turn after `after`, until it is quiet for a while or the watcher fell behind."""
     while not watcher.lagging:
-        try:
-            logged = await asyncio.wait_for(watcher.queue.get(), POLL_SECONDS)
-        except TimeoutError:
-            return
+        if watcher.queue.empty():
+            try:
+                logged = await asyncio.wait_for(watcher.queue.get(), POLL_SECONDS)
+            except TimeoutError:
+                return
+        else:
+            logged = watcher.queue.get_nowait()
         if logged[1] == turn_id and logged[0] > after:
             after = logged[0]
             yield logged

@@ -1,5 +1,6 @@
 """The tables. Documents and chunks are in `documents.py`, on the same `metadata`.
 
+Indexes are few on purpose: every turn writes to each of them, and the pages it touches are what a commit costs.
 Times are Unix seconds (REAL). JSON columns hold what `domain` values turn into on the wire. `events` is append-only:
 rows are inserted, and go only when the person who owns them deletes the thread.
 """
@@ -53,12 +54,11 @@ threads = Table(
     "threads",
     metadata,
     Column("id", String(40), primary_key=True),
-    Column("owner_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("owner_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("title", String(200), nullable=False),
     Column("head_id", String(40)),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
-    Index("ix_threads_owner_updated", "owner_id", "updated_at"),
 )
 
 messages = Table(
@@ -67,7 +67,7 @@ messages = Table(
     Column("id", String(40), primary_key=True),
     Column("thread_id", ForeignKey("threads.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("parent_id", String(40)),
-    Column("turn_id", String(40), index=True),
+    Column("turn_id", String(40)),
     Column("role", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Column("text_digest", String(64), nullable=False),
@@ -87,7 +87,7 @@ turns = Table(
     Column("owner_id", String(40), nullable=False),
     Column("question_id", String(40), nullable=False),
     Column("answer_id", String(40), nullable=False),
-    Column("status", String(16), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
     Column("options", JSON, nullable=False),
     Column("runner", String(40), nullable=False),
     Column("created_at", Float, nullable=False),
@@ -99,12 +99,10 @@ events = Table(
     metadata,
     Column("seq", Integer, primary_key=True, autoincrement=True),
     Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), nullable=False),
-    Column("thread_id", String(40), nullable=False),
     Column("at", Float, nullable=False),
     Column("type", String(32), nullable=False),
     Column("data", Text, nullable=False),
     Index("ix_events_turn_seq", "turn_id", "seq"),
-    Index("ix_events_thread_seq", "thread_id", "seq"),
     sqlite_autoincrement=True,
 )
 

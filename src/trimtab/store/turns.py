@@ -135,7 +135,7 @@ def append(
     now = time.time()
     written = [dumps(ev.to_wire(event)) for event in batch]
     wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
-    common = {"turn_id": turn["id"], "thread_id": turn["thread_id"], "at": now}
+    common = {"turn_id": turn["id"], "at": now}
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
     numbers = connection.execute(_LOG, rows).scalars().all()
     for event, wire in zip(batch, wires, strict=True):
@@ -206,7 +206,7 @@ def log_of_thread(
         .where(turns.c.owner_id == owner, events.c.seq > after)
     )
     if thread is not None:
-        query = query.where(events.c.thread_id == thread)
+        query = query.where(turns.c.thread_id == thread)
     rows = connection.execute(query.order_by(events.c.seq).limit(limit))
     return [(row.seq, row.turn_id, orjson.loads(row.data)) for row in rows]
 
@@ -397,6 +397,6 @@ def resume(connection: Connection, turn_id: str, runner: str) -> bool:
 
 
 def _mark(connection: Connection, turn_id: str, status: ev.TurnStatus) -> None:
-    connection.execute(update(turns).where(turns.c.id == turn_id).values(status=status.value))
-    answer = (messages.c.turn_id == turn_id, messages.c.role == "assistant")
-    connection.execute(update(messages).where(*answer).values(status=status.value))
+    connection.execute(_SETTLE_TURN, {"turn": turn_id, "status": status.value})
+    answer = select(turns.c.answer_id).where(turns.c.id == turn_id).scalar_subquery()
+    connection.execute(update(messages).where(messages.c.id == answer).values(status=status.value))

@@ -107,7 +107,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_threads")),
     )
     with op.batch_alter_table("threads", schema=None) as batch_op:
-        batch_op.create_index("ix_threads_owner_updated", ["owner_id", "updated_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_threads_owner_id"), ["owner_id"], unique=False)
 
     op.create_table(
         "messages",
@@ -131,7 +131,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("messages", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_messages_thread_id"), ["thread_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_messages_turn_id"), ["turn_id"], unique=False)
 
     op.create_table(
         "turns",
@@ -151,7 +150,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_turns")),
     )
     with op.batch_alter_table("turns", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_turns_status"), ["status"], unique=False)
         batch_op.create_index(batch_op.f("ix_turns_thread_id"), ["thread_id"], unique=False)
 
     op.create_table(
@@ -181,7 +179,6 @@ def upgrade() -> None:
         "events",
         sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("turn_id", sa.String(length=40), nullable=False),
-        sa.Column("thread_id", sa.String(length=40), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("type", sa.String(length=32), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
@@ -190,7 +187,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("events", schema=None) as batch_op:
-        batch_op.create_index("ix_events_thread_seq", ["thread_id", "seq"], unique=False)
         batch_op.create_index("ix_events_turn_seq", ["turn_id", "seq"], unique=False)
 
     op.create_table(
@@ -220,7 +216,6 @@ def downgrade() -> None:
     op.drop_table("feedback")
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index("ix_events_turn_seq")
-        batch_op.drop_index("ix_events_thread_seq")
 
     op.drop_table("events")
     with op.batch_alter_table("approvals", schema=None) as batch_op:
@@ -230,16 +225,14 @@ def downgrade() -> None:
     op.drop_table("approvals")
     with op.batch_alter_table("turns", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_turns_thread_id"))
-        batch_op.drop_index(batch_op.f("ix_turns_status"))
 
     op.drop_table("turns")
     with op.batch_alter_table("messages", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_messages_turn_id"))
         batch_op.drop_index(batch_op.f("ix_messages_thread_id"))
 
     op.drop_table("messages")
     with op.batch_alter_table("threads", schema=None) as batch_op:
-        batch_op.drop_index("ix_threads_owner_updated")
+        batch_op.drop_index(batch_op.f("ix_threads_owner_id"))
 
     op.drop_table("threads")
     op.drop_table("document_texts")
