@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -170,9 +170,11 @@ def _refuse_foreign(folder: Path) -> None:
     if not path.exists():
         return
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as db:
-            rows = db.execute("select * from collections").fetchall()
-        db.close()
+        # Not read-only: after a kill SQLite must first roll back what was half written.
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=5)) as db:
+            made = db.execute("select 1 from sqlite_master where name = 'collections'").fetchone()
+            # Without the table, a first start was killed before Chroma made it; Chroma goes on from there.
+            rows = db.execute("select * from collections").fetchall() if made else []
     except sqlite3.Error as error:
         raise Unavailable(
             f"The search index {path} is damaged ({error}). Delete the folder {folder}: "
