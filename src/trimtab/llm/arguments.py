@@ -101,7 +101,9 @@ class _Work(WordFinder):
             case Kind.EXPRESSION:
                 return self._expression()
             case Kind.DATE:
-                return self._when(slot, find_dates(self.text, self.today))
+                day = self._when(slot, find_dates(self.text, self.today))
+                # "until Christmas": a tool that wants plain text may know days that we do not
+                return day if day or "format" in slot.schema else self.words(slot, slots)
             case Kind.TIME:
                 return self._when(slot, find_times(self.text))
             case Kind.NUMBER:

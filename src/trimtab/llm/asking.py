@@ -30,4 +30,4 @@ def _named(slot: Slot) -> str:
     label = f"the {name}" + (f" of the {outer}" if outer else "")
     if not about or len(about) > _MAX_ABOUT or about.lower() in (name, f"the {name}"):
         return label
-    return f"{label} ({about[0].lower() + about[1:] if not about[:2].isupper() else about})"
+    return f"{label} ({about if about[:2].isupper() and about[1:2].isalpha() else about[0].lower() + about[1:]})"

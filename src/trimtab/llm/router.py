@@ -208,7 +208,7 @@ def _typical_words(specs: Sequence[ToolSpec], descriptions: Sequence[str]) -> li
     holders = Counter(w for t in tables for w in t)
     talk = Counter(w for line in ORDINARY for w in content_stems(line))
     return [
-        {w: v / (1.0 + 0.3 * math.log(holders[w])) / (1.0 + 0.5 * talk[w]) for w, v in table.items()}
+        {w: v / (1.0 + 0.3 * math.log(holders[w])) / (1.0 + 0.15 * talk[w]) for w, v in table.items()}
         for table in tables
     ]
 

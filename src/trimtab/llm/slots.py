@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,7 +74,7 @@ _ANCHORS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
     (frozenset({"language", "lang"}), ("into", "to", "in")),
     (
         frozenset({"to", "target", "destination", "arrival", "arrive", "into", "recipient", "end"}),
-        ("to", "into", "in", "for"),
+        ("to", "into", "in", "for", "until", "till"),
     ),
     (frozenset({"restaurant", "venue", "hotel", "shop", "store"}), ("at", "in", "from")),
     (
@@ -189,4 +190,6 @@ def _string_kind(name: str, node: Mapping[str, Any]) -> Kind:
     ):
         if words & keys and not words & {"zone", "id", "name", "format"}:
             return kind
+    if re.match(r"(?:a|the|an iso)\s+(?:date|day)\b", str(node.get("description") or ""), re.IGNORECASE):
+        return Kind.DATE
     return Kind.NAME

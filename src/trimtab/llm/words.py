@@ -71,7 +71,7 @@ class WordFinder:
             free += self._runs()
         if slot.kind is Kind.QUERY:
             free += stretch(self.text, self.claimed, self.frame)
-        if slot.kind is Kind.NAME:
+        if slot.kind in (Kind.NAME, Kind.DATE):
             free += anchored(self.text, self.claimed, slot.anchors, self.frame)
             free += self._after_number(slot)
             free += remaining(self.text, self.claimed, self.frame)
@@ -222,8 +222,10 @@ def frame_of(spec: ToolSpec) -> set[str]:
 def _general(spec: ToolSpec) -> set[str]:
     """Words of examples with a name or number in them: there the lower-case words are the frame."""
     words: set[str] = set()
+    own = content_stems(f"{spaced(spec.name)} {spec.description}")
     for example in spec.examples:
-        telling = [t for t in tokens(example)[1:] if t.word and (t.text[0].isupper() or t.text[0].isdigit())]
+        named = [t for t in tokens(example)[1:] if t.word and (t.text[0].isupper() or t.text[0].isdigit())]
+        telling = [t for t in named if stem(t.low) not in own]
         if telling:
             words |= {stem(t.low) for t in tokens(example) if t.word and t.text.islower()}
     return words
