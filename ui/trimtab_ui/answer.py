@@ -198,4 +198,4 @@ def _made_by(lineage: Mapping[str, Any], timing: Mapping[str, Any], usage: Mappi
         ("Of that", ", ".join(f"{part} {look.seconds(timing.get(part))}" for part in ("retrieval", "model", "tools"))),
         ("Tokens", tokens),
     ]
-    draw(table(("", ""), [row for row in rows if row[1]]))
+    draw(table((), [row for row in rows if row[1]]))

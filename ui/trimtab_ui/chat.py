@@ -17,6 +17,7 @@ from .cards import draw_approval, summary
 from .client import ApiError, Client, UiError
 from .live import Live, calls
 from .markup import draw, note, notice, tag
+from .scroll import scroll_here
 from .untrusted import to_html
 from .welcome import draw_welcome
 
@@ -26,7 +27,7 @@ SELDOM = 1.0
 """The same while it waits for a person; the card itself is drawn outside the fragment, so typing is not disturbed."""
 
 LONGEST_QUESTION = 16_000
-DOCUMENTS = {"auto": "When they help", "only": "Only my documents", "off": "No documents"}
+DOCUMENTS = {"auto": "Documents if useful", "only": "Documents only", "off": "No documents"}
 
 
 def page() -> None:
@@ -42,7 +43,7 @@ def page() -> None:
     else:
         _conversation(found, bool(active))
     if active:
-        _follow(str(active), current)
+        _follow(str(active))
     _composer(bool(active))
     dialogs.show()
 
@@ -81,7 +82,7 @@ def _live(turn_id: str) -> Live:
     return kept
 
 
-def _follow(turn_id: str, thread_id: str) -> None:
+def _follow(turn_id: str) -> None:
     live = _live(turn_id)
     live.take(session.client().events(turn_id, live.cursor))
     if live.ended:
@@ -92,6 +93,7 @@ def _follow(turn_id: str, thread_id: str) -> None:
     st.fragment(_watch, run_every=SELDOM if waiting else OFTEN)(turn_id, waiting)
     if waiting:
         _approvals(turn_id)
+    scroll_here(f"{turn_id}-{waiting}")
 
 
 def _watch(turn_id: str, waiting: bool) -> None:

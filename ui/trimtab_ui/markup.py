@@ -58,8 +58,9 @@ def draw(body: Safe) -> None:
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> Safe:
-    """A small table; scrolls sideways inside itself on a narrow screen."""
-    top = tag("thead", tag("tr", *(tag("th", cell) for cell in head)))
+    """A small table; scrolls sideways inside itself on a narrow screen. Without `head`, rows only."""
+    names = [tag("th", cell) for cell in head]
+    top = tag("thead", tag("tr", *names)) if names else Safe()
     body = tag("tbody", *(tag("tr", *(tag("td", cell) for cell in row)) for row in rows))
     return tag("div", tag("table", top, body), cls="tt-scroll")
 

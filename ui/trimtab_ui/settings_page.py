@@ -20,11 +20,11 @@ def page() -> None:
     now = "dark" if st.context.theme.type == "dark" else "light"
     draw(tag("p", f"Now {now}. It follows your system; the menu at the top right lets you choose."))
     st.subheader("Connection", anchor=False)
-    draw(table(("", ""), [("Server", server.url), ("Key", session.key_hint()), ("You are", _me())]))
+    draw(table((), [("Server", server.url), ("Key", session.key_hint()), ("You are", _me())]))
     st.subheader("About", anchor=False)
-    draw(table(("", ""), [(words(name), value(found)) for name, found in info.items()]))
+    draw(table((), [(words(name), value(found)) for name, found in info.items() if name != "parts"]))
     st.subheader("Health", anchor=False)
-    draw(_parts(server.ready()))
+    draw(_parts(info.get("parts") or server.ready().get("parts") or {}))
 
 
 def _me() -> str:
@@ -50,21 +50,11 @@ def value(found: Any) -> Safe | str:
     return "–" if found in (None, "") else str(found)
 
 
-def _parts(ready: Mapping[str, Any]) -> Safe:
-    parts = (
-        ready.get("parts") or ready.get("checks") or {k: v for k, v in ready.items() if k not in ("status", "ready")}
-    )
+def _parts(parts: Mapping[str, Mapping[str, Any]]) -> Safe:
+    """Each part of the server: does it work, and what else it says about itself."""
     rows = []
     for name, found in parts.items():
-        fine = found.get("ready", found.get("ok")) if isinstance(found, Mapping) else found in (True, "ok", "ready")
-        about = (
-            found.get("detail") or found.get("message") or found.get("state", "") if isinstance(found, Mapping) else ""
-        )
-        rows.append(
-            (
-                words(str(name)),
-                badge("ready", "ok") if fine else badge("not ready", "bad"),
-                value(about) if about else "",
-            )
-        )
-    return table(("Part", "State", ""), rows)
+        fine = badge("ready", "ok") if found.get("ok") else badge("not ready", "bad")
+        about = {key: inner for key, inner in found.items() if key != "ok"}
+        rows.append((words(name), fine, value(about) if about else ""))
+    return table((), rows)
