@@ -160,3 +160,10 @@ def test_what_a_model_made_up_is_taken_out_of_what_it_decoded() -> None:
     kept = supported(value, {}, "Invite Ann, who is thirty one, for tomorrow", MONDAY)
     assert kept == {"people": [{"name": "Ann", "age": 31}], "when": "2026-11-24"}
     assert supported({"name": "scar"}, {}, "a car", MONDAY) is UNSUPPORTED
+
+
+def test_an_optional_value_does_not_take_the_words_of_a_required_one() -> None:
+    tool = spec(
+        ["query"], query={"type": "string"}, language={"type": "string", "pattern": "^[a-z]{2}$", "default": "en"}
+    )
+    assert fill(tool, "What does it say about Alan Turing?", MONDAY).arguments == {"query": "Alan Turing"}

@@ -61,10 +61,13 @@ def fill(
         if slot.kind is Kind.FREE:
             result.open.append(slot)
             continue
+        before = list(work.claimed)
         value = work.value(slot, slots)
         if value is not None and _fits(slot, value):
             put(result.arguments, slot.path, value)
-        elif slot.required:
+            continue
+        work.claimed = before  # what does not fit here may be another value
+        if slot.required:
             result.missing.append(slot)
     result.missing.sort(key=slots.index)
     return result

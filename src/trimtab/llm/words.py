@@ -190,6 +190,8 @@ class WordFinder:
     def _unannounced(self, slot: Slot, c: Candidate) -> float:
         if self.answering:
             return 1.0
+        if not slot.required and self.spec.required:
+            return -1.0  # left for what is required
         if any(w.isdigit() for w in c.text.split()):
             return -1.0
         before = re.findall(r"\w+", self.text[: c.area.start].lower())[-1:]
