@@ -154,8 +154,10 @@ class Trimtab:
             if not retrieval and model is None:
                 embedder = await asyncio.to_thread(open_embedder, settings)
             if retrieval:
-                library, embedder = await asyncio.to_thread(open_library_on, settings, database)
-                stack.callback(library.close)
+                opened = await asyncio.to_thread(open_library_on, settings, database)
+                library, embedder = opened
+                stack.callback(opened[0].close)
+                stack.callback(opened[1].close)
             served = None
             if model is None:
                 from trimtab.llm.served import serve
@@ -185,6 +187,8 @@ class Trimtab:
             _log.warning("%d turns were cut off when Trimtab last stopped; they are marked as interrupted", len(closed))
         await self.database.write(forget_old)
         self._sweeper = asyncio.create_task(self._sweep(), name="expire approvals")
+        if self.served is not None:
+            await asyncio.to_thread(self.served.warm, self.tools())
 
     async def _stop(self) -> None:
         if self._sweeper is not None:
@@ -384,8 +388,7 @@ def open_toolbox(settings: Settings) -> Toolbox:
         ConnectOptions(
             disabled=frozenset(settings.connectors_disabled),
             overrides={
-                name: Override(o.base_url, o.allow_private, o.user_agent)
-                for name, o in settings.connectors.items()
+                name: Override(o.base_url, o.allow_private, o.user_agent) for name, o in settings.connectors.items()
             },
         )
     )

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from trimtab.app import Trimtab
 from trimtab.domain.errors import InvalidInput, Unavailable
-from trimtab.retrieval.library import Library
+from trimtab.retrieval import Filters, Library
 
 from .access import App, Known, public
 from .threads import Body
@@ -22,9 +22,18 @@ router = APIRouter(prefix="/v1", tags=["documents"])
 MOST_FILES = 200
 
 
+class Which(Body):
+    """Which documents a search may look into; empty means all."""
+
+    name: str = Field("", max_length=500, description="With * and ? as wildcards.")
+    collection: str = Field("", max_length=128)
+    mime: str = Field("", max_length=128, description="A type, or its beginning such as text/.")
+
+
 class Question(Body):
     question: str = Field(min_length=1, max_length=8000)
     k: int = Field(5, ge=1, le=50)
+    filters: Which = Which()
 
 
 @router.get("/documents")
@@ -39,17 +48,18 @@ async def upload(
     caller: Known,
     file: Annotated[list[UploadFile], File(max_length=MOST_FILES)],
     collection: Annotated[str, Form(max_length=128)] = "default",
-    source: Annotated[list[str], Form(max_length=MOST_FILES)] = [],
+    source: Annotated[list[str] | None, Form(max_length=MOST_FILES)] = None,
 ) -> dict[str, Any]:
     """Take in files one after another. Each has its own result; one that fails does not stop the others.
 
     `source` says, file by file, where they came from; a file from the same source replaces the one before.
     """
     library = _library(app)
-    if source and len(source) != len(file):
-        raise InvalidInput(f"{len(file)} files came with {len(source)} sources. Give each its own, or none.")
+    sources = source or [""] * len(file)
+    if len(sources) != len(file):
+        raise InvalidInput(f"{len(file)} files came with {len(sources)} sources. Give each its own, or none.")
     results = []
-    for one, origin in zip(file, source or [""] * len(file), strict=True):
+    for one, origin in zip(file, sources, strict=True):
         name = one.filename or "unnamed"
         results.append(await asyncio.to_thread(_take, library, caller.id, name, await one.read(), collection, origin))
     return {"documents": results}
@@ -81,7 +91,9 @@ async def remove(app: App, caller: Known, document_id: str) -> Response:
 
 @router.post("/search")
 async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
-    found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k)
+    """The best passages, also those under the floor: a person who searches decides what is near enough."""
+    filters = Filters(body.filters.name, body.filters.collection, body.filters.mime)
+    found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k, filters, -1.0)
     return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}
 
 

@@ -268,7 +268,7 @@ async def _forward(request: Request, app: Trimtab, path: str, body: Completion) 
 async def _relayed(stack: contextlib.AsyncExitStack, response: Any) -> AsyncIterator[bytes]:
     try:
         async with stack:
-            async for data in response.aiter_bytes():
+            async for data in response.aiter_raw():
                 yield data
     except TrimtabError as error:
         yield sse.line({"error": {"message": error.message, "type": error.code, "code": error.code}})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from trimtab.retrieval import Library
     from trimtab.settings import Settings
+
+
+BATCH_FILES = 50
+BATCH_BYTES = 8_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -82,23 +87,18 @@ def _events(settings: Settings, paths: list[Path], collection: str, *, sync: boo
 
 
 def _upload(client: httpx.Client, paths: list[Path], collection: str, *, sync: bool) -> Iterator[dict[str, Any]]:
-    """Send what is in the folders. The server compares contents, so an unchanged file costs only the way there.
+    """Send what is new or changed in the folders, several files a request.
 
     The server is never told to read a path: it may run as someone who can read more than whoever asks.
     """
     from trimtab.cli.talk import checked
-    from trimtab.domain.errors import InvalidInput
     from trimtab.retrieval.walking import walk
 
-    found = {str(file.path): file for path in paths for file in walk(path.expanduser())}
-    gone: list[dict[str, Any]] = []
-    if sync:
-        folders = tuple(str(path.expanduser().resolve()) + "/" for path in paths if path.expanduser().is_dir())
-        known = checked(client.get("/v1/documents"))["documents"]
-        if any("source" not in document for document in known):
-            raise InvalidInput("This server does not tell where documents came from. Stop it, then run --sync again.")
-        mine = (d for d in known if d.get("collection", collection) == collection)
-        gone = [d for d in mine if folders and d["source"].startswith(folders) and d["source"] not in found]
+    found = {str(file.path): file.path for path in paths for file in walk(path.expanduser())}
+    documents = checked(client.get("/v1/documents"))["documents"]
+    known = {d["source"]: d for d in documents if d["collection"] == collection}
+    folders = tuple(str(path.expanduser().resolve()) + "/" for path in paths if path.expanduser().is_dir())
+    gone = [d for s, d in known.items() if sync and folders and s.startswith(folders) and s not in found]
     total, done = len(found) + len(gone), 0
     for document in gone:
         checked(client.delete(f"/v1/documents/{document['id']}"))
@@ -110,16 +110,41 @@ def _upload(client: httpx.Client, paths: list[Path], collection: str, *, sync: b
             "done": done,
             "total": total,
         }
-    for source, file in found.items():
+    for event in _sent(client, found, known, collection):
         done += 1
-        try:
-            # The whole file at once: the server takes no more than a few dozen MB anyway.
-            files = {"file": (file.name, file.path.read_bytes())}
-            form = {"collection": collection, "source": source, "mtime_ns": str(file.mtime_ns)}
-            (event,) = checked(client.post("/v1/documents", files=files, data=form))["documents"]
-        except OSError as error:
-            event = {"status": "failed", "name": file.name, "error": str(error)}
         yield {**event, "done": done, "total": total}
+
+
+def _sent(
+    client: httpx.Client, found: Mapping[str, Path], known: Mapping[str, Any], collection: str
+) -> Iterator[dict[str, Any]]:
+    """One event a file: unchanged ones are recognised by their hash and stay here."""
+    batch: list[tuple[str, Path, bytes]] = []
+    for source, path in found.items():
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            yield {"status": "failed", "name": path.name, "error": f"{path} cannot be read: {error.strerror}"}
+            continue
+        there = known.get(source)
+        if there and there["status"] == "ready" and there["content_hash"] == hashlib.sha256(content).hexdigest():
+            yield {"status": "unchanged", "name": there["name"], "document_id": there["id"], "chunks": there["chunks"]}
+            continue
+        if batch and (len(batch) >= BATCH_FILES or sum(len(c) for *_, c in batch) + len(content) > BATCH_BYTES):
+            yield from _post(client, batch, collection)
+            batch = []
+        batch.append((source, path, content))
+    if batch:
+        yield from _post(client, batch, collection)
+
+
+def _post(client: httpx.Client, batch: list[tuple[str, Path, bytes]], collection: str) -> list[dict[str, Any]]:
+    from trimtab.cli.talk import checked
+
+    files = [("file", (path.name, content)) for _, path, content in batch]
+    form = {"collection": collection, "source": [source for source, *_ in batch]}
+    events: list[dict[str, Any]] = checked(client.post("/v1/documents", files=files, data=form))["documents"]
+    return events
 
 
 def _print_json(events: Iterator[dict[str, Any]]) -> Counter[str]:

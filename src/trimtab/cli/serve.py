@@ -37,8 +37,6 @@ def run(settings: Settings) -> None:
         InvalidInput: the address is reachable from outside and `expose` is not set.
         Unavailable: the port is taken.
     """
-    import asyncio
+    from trimtab.api.serving import run_loop, serve_forever
 
-    from trimtab.api.serving import serve_forever
-
-    asyncio.run(serve_forever(settings, announce=typer.echo))
+    run_loop(serve_forever(settings, announce=typer.echo))

@@ -35,7 +35,9 @@ def up(
     given = {"port": port, "ui_port": ui_port, "model": model, "base_url": base_url}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     fetch_missing(settings)
-    asyncio.run(_up(settings, with_ui=ui))
+    from trimtab.api.serving import run_loop
+
+    run_loop(_up(settings, with_ui=ui))
 
 
 def fetch_missing(settings: Settings) -> None:

@@ -170,6 +170,11 @@ class GuidedChatModel(BaseChatModel):
         plan = yield from decode_open(plan, today)
         yield _decision(plan, choice, reason, single)
 
+    def warm(self, tools: Sequence[Any]) -> None:
+        """Calibrate for these tools now (a second or two), so that the first question does not wait for it."""
+        if tools:
+            self._router(specs_of(tools))
+
     def _router(self, specs: tuple[ToolSpec, ...]) -> Router:
         router = self._routers.get(specs)
         if router is None:

@@ -7,7 +7,7 @@ an OpenAI-compatible server by its address, or a hosted provider by LangChain's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import httpx
 from langchain_core.language_models import BaseChatModel
+from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
 from trimtab.domain.errors import InvalidInput
@@ -92,6 +93,11 @@ class Served:
             "last_error": status.last_error,
         }
 
+    def warm(self, tools: Sequence[BaseTool]) -> None:
+        """Do ahead what the first question with these tools would otherwise wait for."""
+        if warm := getattr(self.model, "warm", None):
+            warm(tools)
+
     @property
     def forwards(self) -> bool:
         """Whether requests can be handed on as they are: there is a server that speaks the protocol."""
@@ -150,7 +156,9 @@ def with_tools(bare: BaseChatModel, profile: Profile, embedder: Embedder | None)
     """
     if profile.tools == "guided":
         if embedder is None:
-            raise InvalidInput("Guided tool calls need the embedding model. Open Trimtab with retrieval, or set tools_mode.")
+            raise InvalidInput(
+                "Guided tool calls need the embedding model. Open Trimtab with retrieval, or set tools_mode."
+            )
         from .guided import GuidedChatModel
 
         return GuidedChatModel(inner=bare, embedder=embedder)
@@ -172,7 +180,7 @@ async def serve(options: ServingOptions, embedder: Embedder | None = None) -> Se
     if options.base_url:
         return _remote(options, embedder)
     name = DEFAULT_CHAT if options.model == "default" else options.model
-    if ":" in name and not Path(name).exists() and not name.endswith(".gguf"):
+    if ":" in name and "/" not in name and not name.endswith(".gguf"):
         profile = _tuned(profile_for(name, slot_context=options.context), options)
         return Served(hosted_model(name, profile.sampling), profile, counter_for(None), embedder=embedder)
     return await _local(name, options, embedder)
@@ -195,12 +203,24 @@ def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
 
 async def _local(name: str, options: ServingOptions, embedder: Embedder | None) -> Served:
     shipped = await asyncio.to_thread(resolve_model, name, options.models_dir)
-    weights = shipped if options.as_shipped else await asyncio.to_thread(prepare, shipped, options.models_dir / "prepared")
+    weights = (
+        shipped if options.as_shipped else await asyncio.to_thread(prepare, shipped, options.models_dir / "prepared")
+    )
     engine_options = EngineOptions(slots=options.parallel, slot_context=options.context)
     if options.threads:
         engine_options = replace(engine_options, threads=options.threads)
     engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
     await engine.start()
+    try:
+        return _on_engine(engine, shipped, weights, options, embedder)
+    except BaseException:
+        await engine.stop()
+        raise
+
+
+def _on_engine(
+    engine: LlamaCppEngine, shipped: Path, weights: Path, options: ServingOptions, embedder: Embedder | None
+) -> Served:
     found = profile_for(weights, slot_context=engine.slot_context, name=shipped.stem)
     profile = _tuned(replace(found, version=found.version or "base"), options)
     chat = OpenAIChat(
@@ -223,5 +243,3 @@ def _tuned(profile: Profile, options: ServingOptions) -> Profile:
         sampling = replace(sampling, temperature=options.temperature)
     tools = profile.tools if options.tools_mode == "auto" else options.tools_mode
     return replace(profile, sampling=sampling, tools=tools, base_url=options.base_url or profile.base_url)
-
-

@@ -193,7 +193,7 @@ class Orchestrator:
             yield ev.TextDelta(answer.not_found(best.nearest))
             yield self._finished(turn, state, ())
             return
-        for _ in range(self.limits.steps + 1):
+        for step in range(self.limits.steps + 1):
             if state.open_calls:
                 async for event in self._run_calls(turn, state, toolset):
                     yield event
@@ -202,11 +202,14 @@ class Orchestrator:
             if state.calls and self.profile.grounding == "quote":
                 break
             before = len(state.calls)
-            async for event in self._ask(turn, state, toolset, best):
+            offered = toolset if step < self.limits.steps else Toolset(())  # the last word is an answer
+            async for event in self._ask(turn, state, offered, best):
                 yield event
             if len(state.calls) == before:
                 yield self._finished(turn, state, best.citations if self.profile.grounding == "quote" else None)
                 return
+        for call in state.open_calls:
+            yield finished(call.request, ev.CallStatus.CANCELLED, f"Not run: {self.limits.steps} rounds were used up.")
         async for event in self._close_from_results(turn, state):
             yield event
 
@@ -359,8 +362,10 @@ class Orchestrator:
         for broken in message.invalid_tool_calls:
             request = ev.ToolRequested(ids.new("call"), str(broken.get("name") or "?"), "", {}, Effect.READ, step)
             yield request
-            reason = broken.get("error") or "The call could not be read: its arguments are not a JSON object."
-            yield finished(request, ev.CallStatus.INVALID, str(reason))
+            # LangChain drops a broken call's own `error` when it joins chunks; the metadata survives.
+            reasons = message.response_metadata.get("trimtab_invalid") or {}
+            reason = reasons.get(broken.get("id")) or broken.get("error") or "its arguments are not a JSON object"
+            yield finished(request, ev.CallStatus.INVALID, f"The call could not be used: {reason}")
 
     # ------------------------------------------------------------------ running tools
 
