@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 import trimtab_ui
 
 SOURCES = sorted(Path(trimtab_ui.__file__).parent.glob("*.py"))

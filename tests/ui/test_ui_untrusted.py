@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trimtab_ui.characters import clean, hidden
 from trimtab_ui.markup import TAGS, Safe, draw, escape, tag
 from trimtab_ui.untrusted import LONGEST, host_of, plain, to_html
-
 from ui.payloads import aimed_at
 
 

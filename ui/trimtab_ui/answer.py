@@ -140,7 +140,7 @@ def marked(text: str, start: int, end: int, found: Mapping[str, Any]) -> Safe:
 def _how(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
     timing, lineage = message.get("timing") or {}, message.get("lineage") or {}
     model = lineage.get("version") or lineage.get("model") or ""
-    took = look.seconds(timing["total"]) if timing.get("total") is not None else ""
+    took = look.seconds(timing["total"]) if timing.get("total") else ""
     label = " · ".join(part for part in ("How this was answered", plain(model, 40), took) if part)
     panel = st.expander(label, icon=":material/explore:", key=f"how-{message['id']}", on_change="rerun")
     if panel.open:

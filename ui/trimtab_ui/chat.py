@@ -27,7 +27,7 @@ SELDOM = 1.0
 """The same while it waits for a person; the card itself is drawn outside the fragment, so typing is not disturbed."""
 
 LONGEST_QUESTION = 16_000
-DOCUMENTS = {"auto": "Documents if useful", "only": "Documents only", "off": "No documents"}
+DOCUMENTS = {"auto": "Docs if useful", "only": "Docs only", "off": "No docs"}
 
 
 def page() -> None:
@@ -44,7 +44,7 @@ def page() -> None:
         _conversation(found, bool(active))
     if active:
         _follow(str(active))
-    _composer(bool(active))
+    _composer(str(active or ""))
     dialogs.show()
 
 
@@ -121,7 +121,6 @@ def _draw_live(live: Live) -> None:
             draw(tag("div", to_html(live.text), cls="tt-live-text"))
         if doing := live.doing():
             draw(tag("div", tag("span", doing, cls="tt-live"), cls="tt-note"))
-        st.button("Stop", key="stop", icon=":material/stop_circle:", on_click=_stop, args=(live.turn_id,))
 
 
 def _stop(turn_id: str) -> None:
@@ -137,23 +136,30 @@ def _approvals(turn_id: str) -> None:
 # --- asking
 
 
-def _composer(busy: bool) -> None:
+def _composer(active: str) -> None:
+    """Where one types. Stop stands here and not under the growing answer, so it keeps still while one aims at it."""
     with st.bottom:
-        st.segmented_control(
-            "Use my documents",
-            list(DOCUMENTS),
-            format_func=DOCUMENTS.__getitem__,
-            default="auto",
-            key="documents-mode",
-            required=True,
-            label_visibility="collapsed",
-            help="Whether answers may rest on the documents you added.",
-        )
+        with st.container(
+            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", key="composer"
+        ):
+            st.segmented_control(
+                "Use my documents",
+                list(DOCUMENTS),
+                format_func=DOCUMENTS.__getitem__,
+                default="auto",
+                key="documents-mode",
+                required=True,
+                label_visibility="collapsed",
+            )
+            if active:
+                st.button(
+                    "Stop", key="stop", icon=":material/stop_circle:", type="primary", on_click=_stop, args=(active,)
+                )
         st.chat_input(
-            "Answering … press Stop to interrupt" if busy else "Ask something",
+            "Answering … press Stop to interrupt" if active else "Ask something",
             key="ask",
             max_chars=LONGEST_QUESTION,
-            disabled=busy,
+            disabled=bool(active),
             on_submit=_submitted,
         )
 

@@ -71,7 +71,9 @@ def _rate(message: Mapping[str, Any]) -> None:
 
 
 def _reason(message: Mapping[str, Any]) -> None:
-    """After a thumb: why, if one likes to say."""
+    """What was said before; after a thumb: why, if one likes to say."""
+    if any(f.get("kind") == "preference" for f in message.get("feedback") or ()):
+        note("You preferred this answer.")
     given = _thumb_of(message)
     if given is None:
         return

@@ -137,8 +137,10 @@ def _start(token: Token) -> int | None:
 
 _JOIN = "\u2060"
 _ASCII_MARKS = re.compile(r"([!-/:-@\[-`{-~])")
-# What Streamlit turns into something after the escapes are gone: :shortcode:, :red[..], scheme://, www., a@b
-_AFTERWARDS = re.compile(r"(:)(?=[\w+/-]+[:\[])|(:)(?=//)|(www)(?=\.)|(@)(?=\w)|(mailto:|xmpp:)", re.IGNORECASE)
+# What Streamlit turns into something after the escapes are gone: :shortcode:, :red[..], scheme://, www., a@b, -> and >=
+_AFTERWARDS = re.compile(
+    r"(:)(?=[\w+/-]+[:\[])|(:)(?=//)|(www)(?=\.)|(@)(?=\w)|(mailto:|xmpp:)|([<>~-])(?=[-=>])", re.IGNORECASE
+)
 
 
 def plain(text: object, limit: int = 90) -> str:

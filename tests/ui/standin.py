@@ -1,0 +1,182 @@
+"""A stand-in for the server, for tests of the pages: answers the documented routes from a few dictionaries.
+
+It knows no model. A turn posted to it runs through the events a test gave it, one page of them at each look.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from trimtab_ui.client import Client
+
+CALCULATOR = {
+    "name": "calculator",
+    "version": "1.0.0",
+    "description": "Works out arithmetic.",
+    "hosts": [],
+    "auth": "none",
+    "enabled": True,
+    "error": "",
+    "calls": 2,
+    "failures": 1,
+    "last_errors": [{"at": time.time() - 60, "tool": "calculator.calculate", "message": "![x](http://evil.example/x)"}],
+    "tools": [
+        {
+            "name": "calculator.calculate",
+            "description": "Works out one expression.",
+            "effect": "read",
+            "untrusted": False,
+            "examples": ["What is 15% of 80?"],
+            "schema": {
+                "type": "object",
+                "properties": {"expression": {"type": "string"}, "digits": {"type": "integer", "default": 3}},
+                "required": ["expression"],
+            },
+        }
+    ],
+}
+MAIL = {
+    **CALCULATOR,
+    "name": "mail",
+    "hosts": ["mail.example"],
+    "last_errors": [],
+    "tools": [
+        {
+            "name": "mail.send",
+            "description": "Sends a mail.",
+            "effect": "irreversible",
+            "untrusted": True,
+            "examples": [],
+            "schema": {
+                "properties": {"to": {"type": "string"}, "text": {"type": "string"}},
+                "required": ["to", "text"],
+            },
+        }
+    ],
+}
+
+
+class Standin:
+    """`client()` talks to it. `asked` lists what it was sent; `refuse` makes the next matching request fail."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, dict[str, Any]] = {}
+        self.messages: dict[str, list[dict[str, Any]]] = {}
+        self.active: dict[str, str] = {}
+        self.events: list[list[dict[str, Any]]] = []
+        """What a turn shows at each look; when it is used up, the turn has ended."""
+        self.seen: list[dict[str, Any]] = []
+        self.approvals: list[dict[str, Any]] = []
+        self.documents: list[dict[str, Any]] = []
+        self.connectors: list[dict[str, Any]] = [CALCULATOR, MAIL]
+        self.document = ""
+        self.asked: list[tuple[str, str, Any]] = []
+        self.keys: list[str] = []
+        self.refuse: dict[str, httpx.Response | Exception] = {}
+
+    def client(self) -> Client:
+        return Client("http://server.test", "secret-key-of-tests", transport=httpx.MockTransport(self._answer))
+
+    def add_thread(self, thread_id: str, title: str, *messages: dict[str, Any]) -> None:
+        self.threads[thread_id] = {"id": thread_id, "title": title, "head_id": None, "created_at": 0, "updated_at": 0}
+        self.messages[thread_id] = list(messages)
+
+    def posts(self, path: str) -> list[Any]:
+        return [body for method, where, body in self.asked if method != "GET" and where == path]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        is_json = request.headers.get("content-type") == "application/json"
+        body = json.loads(request.content) if request.content and is_json else request.content
+        self.asked.append((request.method, path, body))
+        if key := request.headers.get("idempotency-key"):
+            self.keys.append(key)
+        if (refusal := self.refuse.pop(f"{request.method} {path}", None)) is not None:
+            if isinstance(refusal, Exception):
+                raise refusal
+            return refusal
+        for prefix, answer in self._routes().items():
+            method, _, start = prefix.partition(" ")
+            if request.method == method and path.startswith(start):
+                return answer(request, path.removeprefix(start).split("/"), body)
+        return problem(404, "not_found", f"No route {path}.")
+
+    def _routes(self) -> dict[str, Callable[[httpx.Request, list[str], Any], httpx.Response]]:
+        def ok(data: Any) -> httpx.Response:
+            return httpx.Response(200, json=data)
+
+        return {
+            "GET /v1/threads/": self._thread,
+            "POST /v1/threads/": self._turn,
+            "PATCH /v1/threads/": lambda r, p, b: ok(self.threads[p[0]] | b),
+            "DELETE /v1/threads/": lambda r, p, b: (self.threads.pop(p[0]), httpx.Response(204))[1],
+            "GET /v1/threads": lambda r, p, b: ok({"threads": list(self.threads.values())}),
+            "POST /v1/threads": self._new_thread,
+            "GET /v1/events": self._events,
+            "GET /v1/approvals": lambda r, p, b: ok({"approvals": self.approvals}),
+            "POST /v1/approvals/": self._decide,
+            "POST /v1/feedback": lambda r, p, b: ok({"id": "fb_1", "reason": "", **b}),
+            "POST /v1/turns/": lambda r, p, b: ok({"id": p[0]}),
+            "GET /v1/documents/": lambda r, p, b: ok(self._text(r)),
+            "GET /v1/documents": lambda r, p, b: ok({"documents": self.documents}),
+            "GET /v1/connectors": lambda r, p, b: ok({"connectors": self.connectors}),
+            "PATCH /v1/connectors/": lambda r, p, b: ok({"name": p[0], **b}),
+            "POST /v1/connectors/": lambda r, p, b: ok({"text": "12", "answer": "It is 12.", "seconds": 0.01}),
+            "GET /v1/info": lambda r, p, b: ok({"version": "0.1.0", "model": "m", "parts": {"engine": {"ok": True}}}),
+            "GET /v1/me": lambda r, p, b: ok({"id": "usr_1", "name": "local"}),
+        }
+
+    def _new_thread(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        self.add_thread("thr_new", "New chat")
+        return httpx.Response(201, json=self.threads["thr_new"])
+
+    def _thread(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        if parts[0] not in self.threads:
+            return problem(404, "not_found", f"No thread {parts[0]}.")
+        active = self.active.get(parts[0])
+        found = {"thread": self.threads[parts[0]], "messages": self.messages[parts[0]], "active_turn": active}
+        return httpx.Response(200, json={**found, "cursor": 0})
+
+    def _turn(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        self.messages[parts[0]].append(question("msg_q", body["text"]))
+        self.active[parts[0]] = "trn_1"
+        return httpx.Response(202, json={"id": "trn_1", "thread_id": parts[0]})
+
+    def _events(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        if self.events:
+            self.seen += self.events.pop(0)
+        after = int(request.url.params["after"])
+        fresh = [{"seq": n, "turn_id": "trn_1", "event": e} for n, e in enumerate(self.seen, 1) if n > after]
+        if self.seen and self.seen[-1]["type"] == "turn.finished":
+            for thread_id in list(self.active):
+                del self.active[thread_id]
+                self.messages[thread_id].append(an_answer("msg_a", self.seen[-1]["text"], steps=self.seen))
+        return httpx.Response(200, json={"events": fresh, "cursor": len(self.seen)})
+
+    def _decide(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        self.approvals = [a for a in self.approvals if a["id"] != parts[0]]
+        self.events.append([{"type": "approval.decided", "approval_id": parts[0], "call_id": "c1", **body}])
+        return httpx.Response(200, json={})
+
+    def _text(self, request: httpx.Request) -> dict[str, Any]:
+        start, end = int(request.url.params["start"]), int(request.url.params["end"])
+        text = self.document[start:end]
+        return {"text": text, "start": start, "end": start + len(text), "length": len(self.document)}
+
+
+def problem(status: int, code: str, message: str) -> httpx.Response:
+    return httpx.Response(status, json={"error": {"code": code, "message": message, "type": code, "detail": {}}})
+
+
+def question(message_id: str, text: str) -> dict[str, Any]:
+    return {"id": message_id, "role": "user", "text": text, "status": "done", "siblings": [message_id], "steps": []}
+
+
+def an_answer(message_id: str, text: str, **more: Any) -> dict[str, Any]:
+    base = {"id": message_id, "role": "assistant", "text": text, "status": "done", "siblings": [message_id]}
+    return {**base, "citations": [], "usage": {}, "timing": {}, "lineage": {}, "steps": [], "feedback": [], **more}
