@@ -104,6 +104,8 @@ def bounded(hint: Any) -> Any:
         inner, *extras = typing.get_args(hint)
         if any(_has_size(extra) for extra in extras):
             return hint
+        if inner is int:  # its own bounds first: behind a validator they would not reach the JSON schema
+            return Annotated[(int, *extras, AfterValidator(_int64))]
         return Annotated[(bounded(inner), *extras)]
     if hint is str:
         return Annotated[str, Field(max_length=MAX_STRING)]

@@ -20,7 +20,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from trimtab.domain.errors import TrimtabError
+from trimtab.domain.errors import InvalidInput, TrimtabError
 from trimtab.domain.events import CallStatus, ToolFinished, ToolRequested
 from trimtab.domain.tool import METADATA_KEY, Effect, ToolInfo, ToolOutcome
 
@@ -56,8 +56,9 @@ class Toolset:
         return self._bound[1]
 
     def schema(self, name: str) -> Mapping[str, Any]:
-        parameters: Mapping[str, Any] = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})
-        return parameters
+        """The arguments' JSON schema, closed: what it does not name is refused, whether or not the tool says so."""
+        parameters = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})
+        return {"type": "object", "additionalProperties": False, **parameters}
 
     def fault(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What is wrong with a call, for the model and the person to read; empty when nothing is."""
@@ -118,6 +119,8 @@ async def execute(toolset: Toolset, call: Call) -> ToolFinished:
     except TimeoutError:
         text = f"'{name}' did not answer within {info.timeout:g} seconds."
         return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)
+    except InvalidInput as error:  # the tool's own check found what its schema cannot say
+        return finished(call.request, CallStatus.INVALID, error.message, info=info, seconds=time.monotonic() - began)
     except TrimtabError as error:
         return finished(call.request, CallStatus.ERROR, error.message, info=info, seconds=time.monotonic() - began)
     except Exception as error:  # a connector is a stranger's code: whatever it does, the turn goes on

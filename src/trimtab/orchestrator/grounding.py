@@ -50,7 +50,7 @@ def unsupported(answer: str, sources: Iterable[str], question: str = "") -> tupl
     missing: dict[str, None] = {}
     text = _CITATION.sub("", answer)
     for written, value in _numbers_written(text):
-        if value not in numbers:
+        if value not in numbers and not _stands_in(written, known):
             missing[written] = None
     for name in _names(text):
         if _stem(name) not in words:
@@ -82,6 +82,11 @@ def sentences(text: str) -> list[str]:
 def cited_numbers(text: str) -> list[int]:
     """Citation numbers in order of first appearance."""
     return list(dict.fromkeys(int(m[1:-1]) for m in _CITATION.findall(text)))
+
+
+def _stands_in(written: str, known: str) -> bool:
+    """Word for word, as in "in 1842 12 boats", which is no single number but reads like one."""
+    return re.search(rf"(?<!\d){re.escape(written)}(?!\d)", known) is not None
 
 
 def _numbers_written(text: str) -> list[tuple[str, str]]:

@@ -175,16 +175,18 @@ class Database:
             return [(None, error)]
 
     def _one(self, connection: Connection, job: _Job) -> _Outcome:
+        savepoint = connection.begin_nested()
         try:
-            with connection.begin_nested():
-                return job.run(connection), None
-        except exc.DBAPIError as error:
+            value = job.run(connection)
+            savepoint.commit()
+            return value, None
+        except Exception as error:
+            failure = _translate(error) if isinstance(error, exc.DBAPIError) else error
             if self.sqlite and not connection.connection.in_transaction:
                 # A full disk or an I/O error makes SQLite roll back everything, what was written before included.
-                raise
-            return None, _translate(error)
-        except Exception as error:
-            return None, error
+                raise failure from error
+            savepoint.rollback()
+            return None, failure
 
     # ------------------------------------------------------------------ connections
 
