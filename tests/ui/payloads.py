@@ -61,7 +61,8 @@ PAYLOADS = (
     ":orange-background[<img src={sink}/58>]",
     "[^1]: ![a]({sink}/59)\n\n[^1]",
     ":smile: :100: :red[x] :material/home: :blue-badge[x] :small[x] $a^2$ {sink}/61",
-    "www.example.org a@example.org mailto:a@example.org {sink}/62 # not a heading 1. no list -> <- -- >= <= ~= <-> --- (c) (tm) ... 1/2",
+    "www.example.org a@example.org mailto:a@example.org {sink}/62 # not"
+    " really a heading 1. no list -> <- -- >= <= ~= <-> --- (c) (tm) ... 1/2",
     "<details open><summary>x</summary><img src={sink}/60></details>",
 )
 
