@@ -35,6 +35,7 @@ from trimtab.settings import Settings
 from trimtab.store import people, threads, turns
 from trimtab.store.database import Database
 from trimtab.store.encoding import whole
+from trimtab.store.history import Histories
 from trimtab.store.migrate import migrate
 from trimtab.store.once import forget_old, once
 
@@ -104,6 +105,7 @@ class Trimtab:
         self.embedder = embedder
         self.served = served
         self.hub = Hub()
+        self._histories = Histories()
         self.orchestrator = Orchestrator(
             model,
             profile,
@@ -308,7 +310,7 @@ class Trimtab:
 
         def write(connection: Connection) -> dict[str, Any]:
             row = start(connection)
-            fresh.append(_turn_of(connection, row, how, ()))
+            fresh.append(self._turn_of(connection, row, how, ()))
             return row
 
         row = await self.database.write(once, owner, key, request, write)
@@ -322,12 +324,26 @@ class Trimtab:
         if await self.database.write(turns.resume, turn["id"], self.runner.id):
             so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn["id"], limit=100_000)]
             row = await self.database.read(turns.get, turn["owner_id"], turn["id"])
-            self.runner.start(row, await self.database.read(_turn_of, row, _how(row["options"]), so_far))
+            self.runner.start(row, await self.database.read(self._turn_of, row, _how(row["options"]), so_far))
 
     async def _publish(self, turn: Mapping[str, Any]) -> None:
         """Tell watchers about events that were logged outside the runner. They skip what they have seen."""
         for seq, wire in await self.database.read(turns.log, turn["id"], limit=100_000, deltas=False):
             self.hub.publish((turn["id"], turn["thread_id"], turn["owner_id"]), (seq, turn["id"], wire))
+
+    def _turn_of(self, connection: Connection, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
+        question = threads.message_of(connection, row["owner_id"], row["question_id"])
+        return Turn(
+            id=row["id"],
+            owner=row["owner_id"],
+            question=question["text"],
+            history=self._histories.line(connection, row["thread_id"], question["parent_id"]),
+            documents=how.documents,  # type: ignore[arg-type]
+            tools=how.tools,
+            can_approve=how.can_approve,
+            sampling=how.sampling,
+            so_far=tuple(so_far),
+        )
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
@@ -337,21 +353,6 @@ class Trimtab:
                 f"The question has {len(text)} characters; the most is {self.settings.max_prompt_chars}. Shorten it, "
                 "or add the long text as a document."
             )
-
-
-def _turn_of(connection: Connection, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
-    line = threads.history(connection, row["thread_id"], row["question_id"])
-    return Turn(
-        id=row["id"],
-        owner=row["owner_id"],
-        question=line[-1][1],
-        history=line[:-1],
-        documents=how.documents,  # type: ignore[arg-type]
-        tools=how.tools,
-        can_approve=how.can_approve,
-        sampling=how.sampling,
-        so_far=tuple(so_far),
-    )
 
 
 def _how(options: Mapping[str, Any]) -> Ask:

@@ -33,7 +33,7 @@ from trimtab.domain.tool import Effect
 
 from . import answer, grounding, prompts
 from .calls import Call, Toolset, execute, finished, info_of
-from .context import as_messages, trim
+from .context import Past
 
 ASKS = "trimtab_asks"
 """Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
@@ -102,8 +102,7 @@ class _State:
     first_token: float | None = None
     spent: dict[str, float] = field(default_factory=lambda: {"retrieval": 0.0, "model": 0.0, "tools": 0.0})
     finish_reason: str = "stop"
-    shown: tuple[int, list[BaseMessage]] | None = None
-    """How much of the history the model was shown last, and that as messages."""
+    past: Past | None = None
 
     def note(self, event: ev.Event) -> None:
         match event:
@@ -312,11 +311,10 @@ class Orchestrator:
         steps = self._tool_messages(state, mark)
         used = sum(self.count([content, *(m.text for m in steps)])) + self.profile.sampling.max_tokens + 256
         # A small model answers a document's question best from the text alone.
-        history = () if best.supported and not writing else turn.history
-        kept = trim(history, self.profile.context_tokens - used, self.count)
-        if state.shown is None or state.shown[0] != len(kept):
-            state.shown = len(kept), as_messages(kept)
-        return [*head, *state.shown[1], last, *steps]
+        if state.past is None:
+            history = () if best.supported and not writing else turn.history
+            state.past = Past(history, turn.owner, self.count)
+        return [*head, *state.past.within(self.profile.context_tokens - used), last, *steps]
 
     def _head(self, turn: Turn, *, plain: bool) -> list[BaseMessage]:
         """The system message. A small model gets one only for plain talk, and only what the client says: with a

@@ -27,6 +27,11 @@ _ONE = select(threads).where(threads.c.id == bindparam("thread"), threads.c.owne
 _PATH = select(messages.c.id, messages.c.parent_id, messages.c.role, messages.c.text).where(
     messages.c.thread_id == bindparam("thread")
 )
+_MESSAGE = (
+    select(messages)
+    .join(threads, threads.c.id == messages.c.thread_id)
+    .where(messages.c.id == bindparam("message"), threads.c.owner_id == bindparam("owner"))
+)
 _ADD = messages.insert()
 _HEAD = update(threads).where(threads.c.id == bindparam("thread"))
 
@@ -175,11 +180,7 @@ def new_message(
 
 
 def message_of(connection: Connection, owner: str, message_id: str) -> dict[str, Any]:
-    row = connection.execute(
-        select(messages)
-        .join(threads, threads.c.id == messages.c.thread_id)
-        .where(messages.c.id == message_id, threads.c.owner_id == owner)
-    ).first()
+    row = connection.execute(_MESSAGE, {"message": message_id, "owner": owner}).first()
     if row is None:
         raise NotFound(f"No message {message_id}. Its thread may have been deleted.")
     return _message(row._mapping)
