@@ -129,3 +129,40 @@ def test_sixty_texts_on_every_surface_fetch_nothing(sink: Sink, page_url: str, t
         assert "/control" in sink.hits
         browser.close()
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+def test_the_app_is_served_with_a_policy_and_in_nobodys_frame(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    environment = {**os.environ, "HOME": str(tmp_path), "TRIMTAB_KEY": "a-key-of-tests"}
+    argv = command(port, "127.0.0.1", "http://127.0.0.1:9")
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        _wait_for(f"{url}_stcore/health", process)
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            page = browser.new_page()
+            refused: list[str] = []
+            page.on(
+                "console", lambda message: refused.append(message.text) if "Security Policy" in message.text else None
+            )
+            answer = page.goto(url)
+            assert answer is not None
+            assert "img-src 'self' data: blob:" in answer.headers["content-security-policy"]
+            page.get_by_text("The server is not running").wait_for(timeout=30_000)
+            assert refused == [], "the policy forbids something the app itself needs"
+            framing = browser.new_page()
+            framing.set_content(f"<iframe src='{url}'></iframe>")
+            framing.wait_for_timeout(1500)
+            assert framing.frames[1].get_by_text("The server is not running").count() == 0
+            assert framing.frames[1].url.startswith("chrome-error")
+            browser.close()
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .palette import theme_options
 
-MAIN = Path(__file__).parent / "main.py"
+MAIN = Path(__file__).parent / "serve.py"
 UPLOAD_MEGABYTES = 64
 """Per file. The server has its own limits and says so when they are smaller."""
 

@@ -136,10 +136,13 @@ def _start(token: Token) -> int | None:
 
 
 _JOIN = "\u2060"
-_ASCII_MARKS = re.compile(r"([!-/:-@\[-`{-~])")
+# No more than needed: screen readers are told the label with its backslashes.
+_MARKS = re.compile(
+    r"([\\`*\[\]<>#$~|]|!(?=\[)|&(?=[#\w])|(?<!\w)_|_(?!\w)|^[-+=](?=\s|[-+=]|$)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s))"
+)
 # What Streamlit turns into something after the escapes are gone: :shortcode:, :red[..], scheme://, www., a@b, -> and >=
 _AFTERWARDS = re.compile(
-    r"(:)(?=[\w+/-]+[:\[])|(:)(?=//)|(www)(?=\.)|(@)(?=\w)|(mailto:|xmpp:)|([<>~-])(?=[-=>])", re.IGNORECASE
+    r"(:)(?=[\w+/-]+[:\[])|(:)(?=//|material)|(www)(?=\.)|(@)(?=\w)|(mailto:|xmpp:)|([<>~-])(?=[-=>])", re.IGNORECASE
 )
 
 
@@ -149,4 +152,4 @@ def plain(text: object, limit: int = 90) -> str:
     if len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
     apart = _AFTERWARDS.sub(lambda found: found[0] + _JOIN, line)
-    return _ASCII_MARKS.sub(r"\\\1", apart)
+    return _MARKS.sub(r"\\\1", apart)
