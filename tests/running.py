@@ -97,12 +97,17 @@ class Running:
             try:
                 response = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
                 last = response.text
-                if response.status_code == 200 and (self.home / "key").exists():
+                if response.status_code == 200 and (self.home / "key").exists() and self._ui_answers():
                     return
             except httpx.HTTPError as error:
                 last = repr(error)
             time.sleep(0.1)
         raise AssertionError(f"not ready after {START_SECONDS} s: {last}\n{self.log}")
+
+    def _ui_answers(self) -> bool:
+        if self.command != "up":
+            return True
+        return httpx.get(f"{self.ui_url}/_stcore/health", timeout=2, trust_env=False).status_code == 200
 
     @property
     def log(self) -> str:
