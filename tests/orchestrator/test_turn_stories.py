@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from scripted_app import Desk, app_with, asked, follow, kinds, new_thread, only, post
 from trimtab.app import Ask
 from trimtab.connect import Effect
 from trimtab.domain import events as ev
-from trimtab.domain.errors import Conflict, EngineDied, InvalidInput, NotFound, TooLarge
+from trimtab.domain.errors import Conflict, EngineDied, InvalidInput, NotFound, TooLarge, Unavailable
 from trimtab.domain.model import Profile
 from trimtab.llm.scripted import Say, call
 from trimtab.store import people, threads, turns
@@ -349,3 +350,37 @@ async def test_two_watchers_see_the_same_events_in_the_same_order(tmp_path: Path
         first, second = await asyncio.gather(follow(app, turn), follow(app, turn))
     assert first == second
     assert first[-1]["type"] == "turn.finished"
+
+
+async def test_a_question_that_could_not_be_kept_is_refused_and_not_answered(tmp_path: Path) -> None:
+    async with app_with([Say("slow " * 50, delay=0.05)], tmp_path) as app:
+        thread = await new_thread(app)
+
+        def limit(connection: Connection) -> None:
+            used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count={used}").close()
+
+        await app.database.write(limit)
+        with pytest.raises(Unavailable, match="disk is full"):
+            await post(app, "x" * 60_000, thread=thread)
+        for _ in range(100):
+            if not app.runner.running:
+                break
+            await asyncio.sleep(0.01)
+        assert app.runner.running == 0
+        assert await app.database.read(threads.path, app.owner, thread) == []
+
+
+async def test_a_store_that_refuses_in_mid_answer_fails_the_turn_and_keeps_what_there_was(tmp_path: Path) -> None:
+    async with app_with([Say("word " * 100, delay=0.01)], tmp_path) as app:
+        thread = await new_thread(app)
+        turn = await post(app, "Hello?", thread=thread)
+        await follow(app, turn, until=("text.delta",))
+        # The writer's connection refuses from now on; after the error a new one is opened, which does not.
+        await app.database.write(lambda c: c.exec_driver_sql("PRAGMA query_only=ON").close())
+        events = await follow(app, turn)
+        answer = (await app.database.read(threads.path, app.owner, thread))[-1]
+    assert events[-1]["type"] == "turn.failed"
+    assert events[-1]["code"] == "unavailable"
+    assert answer["status"] == "failed"
+    assert answer["text"].startswith("word word")

@@ -138,6 +138,8 @@ class Database:
                 failed = _translate(error) if isinstance(error, exc.DBAPIError) else error
                 outcomes = [(None, failed)] * len(batch)
                 with contextlib.suppress(Exception):
+                    if connection is not None:
+                        connection.invalidate()  # whatever is wrong with it must not come back from the pool
                     kept.close()
                 connection = None
             for job, (value, failure) in zip(batch, outcomes, strict=True):
