@@ -55,14 +55,15 @@ def _row(thread: Mapping[str, Any], current: str) -> None:
 
 def _menu(thread: Mapping[str, Any]) -> None:
     thread_id, title = str(thread["id"]), str(thread["title"])
-    with st.popover("More", icon=":material/more_horiz:", type="tertiary", key=f"menu-{thread_id}"):
+    menu = f"menu-{thread_id}"
+    with st.popover("More", icon=":material/more_horiz:", type="tertiary", key=menu, on_change="rerun"):
         st.button(
             "Rename",
             key=f"rename-{thread_id}",
             icon=":material/edit:",
             type="tertiary",
-            on_click=session.open_dialog,
-            args=("rename",),
+            on_click=_open,
+            args=("rename", menu),
             kwargs={"thread_id": thread_id, "title": title},
         )
         st.download_button(
@@ -80,10 +81,16 @@ def _menu(thread: Mapping[str, Any]) -> None:
             key=f"delete-{thread_id}",
             icon=":material/delete:",
             type="tertiary",
-            on_click=session.open_dialog,
-            args=("delete",),
+            on_click=_open,
+            args=("delete", menu),
             kwargs={"thread_id": thread_id, "title": title},
         )
+
+
+def _open(name: str, menu: str, **about: Any) -> None:
+    """A dialog, and the menu it was chosen from out of its way."""
+    st.session_state[menu] = False
+    session.open_dialog(name, **about)
 
 
 def file_name(title: str) -> str:
