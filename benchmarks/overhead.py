@@ -40,7 +40,6 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from pydantic_ai import Agent, Tool
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
-from sqlalchemy import text as sql
 
 from trimtab.app import Trimtab
 from trimtab.connect.toolbox import Toolbox
