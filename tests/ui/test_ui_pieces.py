@@ -6,6 +6,7 @@ import pytest
 
 from trimtab_ui import forms, palette
 from trimtab_ui.answer import marked, where
+from trimtab_ui.knowledge import matching
 from trimtab_ui.launch import command
 from trimtab_ui.live import Live, calls
 from trimtab_ui.threads import file_name
@@ -69,6 +70,12 @@ def test_a_turn_that_waits_for_a_person_says_so() -> None:
 def test_the_cited_span_is_marked_where_it_stands() -> None:
     found = {"start": 10, "end": 30, "length": 100}
     assert marked("before <cited> after", 7, 14, found) == "… before <mark>&lt;cited&gt;</mark> after …"
+
+
+def test_a_search_marks_the_words_that_were_asked_for() -> None:
+    assert matching("The <office> opens.", "when is the Office open") == (
+        "<mark>The</mark> &lt;<mark>office</mark>&gt; opens."
+    )
 
 
 def test_a_citation_names_file_and_headings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import streamlit as st
 from . import dialogs, look, session
 from .answer import passage_row
 from .client import UiError
-from .markup import badge, draw, note, notice, table, tag
+from .markup import Safe, badge, draw, join, note, notice, table, tag
 from .untrusted import plain
 
 PAGE = 50
@@ -152,10 +153,10 @@ def _search() -> None:
     draw(table(("Where", "Likeness", "By meaning", "By words"), [passage_row(p) for p in passages]))
     with st.container(key="search-results"):
         for number, passage in enumerate(passages, 1):
-            _passage(number, passage, floor)
+            _passage(number, passage, floor, question)
 
 
-def _passage(number: int, passage: Mapping[str, Any], floor: float) -> None:
+def _passage(number: int, passage: Mapping[str, Any], floor: float, question: str) -> None:
     place, score, _, _ = passage_row(passage)
     enough = float(passage.get("score", 0)) >= floor
     span = passage.get("span") or {}
@@ -165,4 +166,11 @@ def _passage(number: int, passage: Mapping[str, Any], floor: float) -> None:
             f"fused {float(passage.get('fused') or 0):.4f} · characters {span.get('start', '?')}–{span.get('end', '?')}"
         )
         draw(tag("div", marks, fused, cls="tt-note"))
-        draw(tag("div", tag("mark", str(passage.get("text", ""))), cls="tt-passage"))
+        draw(tag("div", matching(str(passage.get("text", "")), question), cls="tt-passage"))
+
+
+def matching(text: str, question: str) -> Safe:
+    """`text` with the question's words (of three letters or more) marked."""
+    words = {word for word in re.findall(r"\w+", question.casefold()) if len(word) > 2}
+    parts = re.split(r"(\w+)", text)
+    return join([tag("mark", part) if part.casefold() in words else part for part in parts])
