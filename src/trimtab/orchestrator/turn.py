@@ -14,6 +14,7 @@ Two ways to answer, chosen by the model's profile:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -37,6 +38,9 @@ from .context import Past
 
 ASKS = "trimtab_asks"
 """Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
+
+PHRASING: dict[str, Any] = {"temperature": 0.0, "max_tokens": 64, "stop": ["\n"]}
+"""How a small model is asked to word something: greedily, and one paragraph. What it adds after that is made up."""
 
 Documents = Literal["auto", "only", "off"]
 
@@ -254,17 +258,23 @@ class Orchestrator:
         model, kwargs = self._model_for(turn, state, toolset, quoting)
         chunks: list[AIMessageChunk] = []
         draft, asks = "", False
-        async for chunk in model.astream(self._messages(turn, state, best), **kwargs):
-            chunks.append(_as_chunk(chunk))
-            asks = asks or bool(chunk.response_metadata.get(ASKS))
-            if text := chunk.text:
+        stream: Any = model.astream(self._messages(turn, state, best), **kwargs)
+        async with contextlib.aclosing(stream):  # leaving early stops the engine
+            async for chunk in stream:
+                chunks.append(_as_chunk(chunk))
+                asks = asks or bool(chunk.response_metadata.get(ASKS))
+                if not chunk.text:
+                    continue
                 if unanswered and not asks:
                     yield ev.TextDelta(answer.not_found(best.nearest))
-                    break  # leaving the stream stops the engine
-                if quoting and not draft:
-                    yield ev.TextDelta(best.quoted() + "\n\n")
-                draft += text
-                yield ev.TextDelta(text)
+                    break
+                if quoting and not asks:
+                    # The quote stands at once; the wording below it is shown when it has been checked.
+                    if not draft:
+                        yield ev.TextDelta(best.quoted())
+                    draft += chunk.text
+                else:
+                    yield ev.TextDelta(chunk.text)
         state.spent["model"] += time.monotonic() - began
         message = _joined(chunks)
         state.usage += _usage(message)
@@ -276,24 +286,24 @@ class Orchestrator:
             yield event
         called = message.tool_calls or message.invalid_tool_calls
         if quoting and not called and not asks:
-            async for event in self._hold_to(best, draft, turn.question):
-                yield event
+            yield self._phrased(best, draft, turn.question)
 
-    async def _hold_to(self, best: answer.Best, draft: str, question: str) -> AsyncIterator[ev.Event]:
-        """Keep the phrasing only if it keeps to the quoted sentences."""
+    @staticmethod
+    def _phrased(best: answer.Best, draft: str, question: str) -> ev.Event:
+        """The wording below the quote if it keeps to the quoted sentences, else a word about why there is none."""
         if not draft:
-            yield ev.TextDelta(best.quoted())
-        elif reason := grounding.keeps_to(draft, best.texts(), question):
-            yield ev.TextReplaced(best.quoted(), f"The model's own wording was left out: {reason}.")
-        elif not grounding.cited_numbers(draft):
-            yield ev.TextDelta(f" [{best.citations[0].number}]")
+            return ev.TextDelta(best.quoted())
+        if reason := grounding.keeps_to(draft, best.texts(), question):
+            return ev.TextReplaced(best.quoted(), f"The model's own wording was left out: {reason}.")
+        mark = "" if grounding.cited_numbers(draft) else f" [{best.citations[0].number}]"
+        return ev.TextDelta(f"\n\n{draft.strip()}{mark}")
 
     def _model_for(
         self, turn: Turn, state: _State, toolset: Toolset, quoting: bool
     ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         kwargs: dict[str, Any] = dict(turn.sampling)
         if quoting:
-            kwargs |= {"temperature": 0.0, "max_tokens": min(96, self.profile.sampling.max_tokens)}
+            kwargs |= PHRASING
         # A model that called wrongly twice gets no third try: it must answer with what there is.
         usable = toolset.tools and state.invalid < 2 and len(state.calls) < self.limits.calls
         return toolset.bound(self.model) if usable else self.model, kwargs
@@ -428,7 +438,7 @@ class Orchestrator:
         source = "\n".join(r.text for r in results if r.status is ev.CallStatus.OK)[:1500]
         prompt = HumanMessage(prompts.QUOTE.format(text=source, question=turn.question))
         began, draft = time.monotonic(), ""
-        async for chunk in self.model.astream([prompt], temperature=0.0, max_tokens=96):
+        async for chunk in self.model.astream([prompt], **PHRASING):
             draft += chunk.text
             if chunk.text:
                 yield ev.TextDelta(chunk.text)
