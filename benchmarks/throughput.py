@@ -89,7 +89,8 @@ async def serve() -> None:
         settings = Settings.load(home=home, port=free_port(), parallel=8, rate_per_minute=100_000, context=1024)
         with checked_socket(settings) as listening:
             async with Trimtab.open(settings) as app, serving(app, listening):
-                key = Path(await ensure_key(app)).read_text().strip()
+                await ensure_key(app)
+                key = settings.key_path.read_text().strip()
                 assert app.served is not None
                 engine = app.served.engine
                 assert engine is not None

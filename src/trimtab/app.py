@@ -282,6 +282,10 @@ class Trimtab:
         await self._go_on(turn)
         return await self.database.read(turns.get, owner, turn["id"])
 
+    async def approvals(self, owner: str | None = None) -> list[dict[str, Any]]:
+        """Calls that wait for this person, each with the `digest` that `decide` wants."""
+        return await self.database.read(turns.pending_approvals, owner or self.owner)
+
     async def cancel(self, owner: str, turn_id: str) -> dict[str, Any]:
         """Stop a turn. Stopping one that has ended changes nothing."""
         turn = await self.database.read(turns.get, owner, turn_id)
@@ -442,12 +446,14 @@ def open_library_on(
         Unavailable: another process has the library open.
     """
     from trimtab.retrieval.library import Library, LibraryOptions
+    from trimtab.retrieval.loading import Loader, LoadLimits
     from trimtab.store.documents import SqlDocumentStore
 
     embedder = open_embedder(settings)
     options = LibraryOptions(floor=settings.passage_floor)
     store = SqlDocumentStore(database.engine, database.reader)
-    return Library(store, embedder, settings.index_dir, options, progress=progress), embedder
+    loader = Loader(LoadLimits(file=settings.max_upload_mb * 1_000_000))
+    return Library(store, embedder, settings.index_dir, options, loader, progress), embedder
 
 
 def open_library(settings: Settings) -> Library:

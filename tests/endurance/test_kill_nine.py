@@ -164,9 +164,8 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, models_dir: Path) -> None:
         assert [e for load in loads for e in load.errors] == []
         assert server.stop() == 0
         check_store(server.home)
-    print(
-        f"kills {figures}; acknowledged {len(kept.turns)} turns, {len(kept.thumbs)} thumbs, {len(kept.documents)} documents: all there"
-    )
+    counts = f"{len(kept.turns)} turns, {len(kept.thumbs)} thumbs, {len(kept.documents)} documents"
+    print(f"kills {figures}; acknowledged {counts}: all there")
 
 
 def kill(server: Running, victim: str) -> None:
@@ -210,22 +209,15 @@ def verify(server: Running, kept: Acknowledged) -> None:
             assert client.get(f"/v1/turns/{turn}").status_code == 200, f"turn {turn} is lost"
             messages = client.get(f"/v1/threads/{thread}").json()["messages"]
             assert [m["role"] for m in messages] == ["user", "assistant"], "asked twice, or half"
-        stored = {f["message_id"]: f["value"] for f in client.get("/v1/feedback").json()["feedback"]}
-        for message, value in thumbs.items():
-            # The client may have sent the next one meanwhile; what is there must be the last acknowledged or that.
-            assert message in stored, f"the thumb on {message} is lost"
-            if message in kept.thumbs and kept.thumbs[message] == value and message not in pending(kept, thumbs):
-                assert stored[message] in (0, 1)
+        # Values change while people go on rating; `settle` compares them when all is quiet.
+        stored = {f["message_id"] for f in client.get("/v1/feedback").json()["feedback"]}
+        assert set(thumbs) <= stored, "a thumb is lost"
         listed = {d["name"]: d for d in client.get("/v1/documents").json()["documents"]}
         for name, text in list(documents.items())[-20:]:
             assert name in listed, f"{name} is lost"
             got = client.get(f"/v1/documents/{listed[name]['id']}/text").json()["text"]
             assert got.split() == text.split(), f"{name} is not whole"
             assert listed[name]["chunks"] > 0
-
-
-def pending(kept: Acknowledged, thumbs: dict[str, int]) -> set[str]:
-    return {m for m in thumbs if kept.thumbs.get(m) != thumbs[m]}
 
 
 def settle(server: Running, kept: Acknowledged) -> None:

@@ -38,6 +38,7 @@ def draw_answer(message: Mapping[str, Any], thread_id: str, busy: bool) -> None:
             render_untrusted(str(message["text"]), cites)
         _ended(message, steps)
         _doubts(message, steps)
+        _unsourced(message, steps)
         _edited(message)
         _sources(message)
         _how(message, steps)
@@ -72,6 +73,14 @@ def _doubts(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
         draw(tag("div", "Not found in the sources: ", *words, cls="tt-note"))
     if replaced := last(steps, "text.replaced"):
         note("A first wording was replaced: ", replaced.get("reason", ""))
+
+
+def _unsourced(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Said on an answer that rests on nothing but the model: no passage, no tool."""
+    rests = message.get("citations") or calls(steps) or message.get("status") != "done"
+    asked = last(steps, "turn.finished") or {}
+    if message.get("text") and not rests and asked.get("usage", {}).get("completion_tokens"):
+        note("The model's own words, not checked against any source.")
 
 
 def _edited(message: Mapping[str, Any]) -> None:

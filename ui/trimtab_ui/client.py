@@ -109,8 +109,8 @@ class Client:
     def regenerate(self, message_id: str, key: str) -> dict[str, Any]:
         return self._json("POST", f"/v1/messages/{message_id}/regenerate", idempotency=key)
 
-    def turn(self, turn_id: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/turns/{turn_id}")
+    def message(self, message_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/messages/{message_id}")
 
     def cancel(self, turn_id: str) -> dict[str, Any]:
         return self._json("POST", f"/v1/turns/{turn_id}/cancel")
@@ -118,11 +118,6 @@ class Client:
     def events(self, turn_id: str, after: int) -> dict[str, Any]:
         """What the turn logged after `after`: ``{"events": [{"seq", "turn_id", "event"}], "cursor"}``; never waits."""
         return self._json("GET", "/v1/events", params={"turn": turn_id, "after": after})
-
-    def turn_ids(self, thread_id: str) -> list[str]:
-        """Every turn of a thread, the ones on other branches included, oldest first."""
-        page = self._json("GET", "/v1/events", params={"thread": thread_id, "after": 0})
-        return list(dict.fromkeys(item["turn_id"] for item in page["events"]))
 
     # --- approvals and feedback
 

@@ -84,7 +84,7 @@ def _edit(about: dict[str, Any]) -> None:
 @st.dialog("Which answer is better?", width="large", on_dismiss=session.close_dialog)
 def _compare(about: dict[str, Any]) -> None:
     siblings, mine = list(about["siblings"]), str(about["message_id"])
-    texts = answers(about["thread_id"], siblings)
+    texts = answers(siblings)
     others = [s for s in siblings if s != mine]
     other = others[0]
     if len(others) > 1:
@@ -102,17 +102,10 @@ def _compare(about: dict[str, Any]) -> None:
                 _done()
 
 
-def answers(thread_id: str, wanted: list[str]) -> dict[str, str]:
-    """Texts of answers by their ids, also of those that are not on the shown path. Found through the thread's turns."""
+def answers(wanted: list[str]) -> dict[str, str]:
+    """Texts of answers by their ids, also of those that are not on the shown path."""
     server = session.client()
-    found: dict[str, str] = {}
-    for turn_id in reversed(server.turn_ids(thread_id)):
-        turn = server.turn(turn_id)
-        if turn["answer_id"] in wanted:
-            found[turn["answer_id"]] = str(turn["text"])
-        if len(found) == len(wanted):
-            break
-    return found
+    return {one: str(server.message(one)["text"]) for one in wanted}
 
 
 DIALOGS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -7,14 +7,15 @@ not: other users of a machine can read a command line, so it travels in the envi
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from .palette import theme_options
 
 MAIN = Path(__file__).parent / "serve.py"
-UPLOAD_MEGABYTES = 64
-"""Per file. The server has its own limits and says so when they are smaller."""
+UPLOAD_MEGABYTES = 50
+"""Per file, unless the server's own limit is given in `TRIMTAB_MAX_UPLOAD_MB`."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -29,7 +30,7 @@ def command(port: int, address: str, url: str) -> list[str]:
         "server.enableCORS": "true",
         "server.fileWatcherType": "none",
         "server.runOnSave": "false",
-        "server.maxUploadSize": str(UPLOAD_MEGABYTES),
+        "server.maxUploadSize": os.environ.get("TRIMTAB_MAX_UPLOAD_MB") or str(UPLOAD_MEGABYTES),
         "server.showEmailPrompt": "false",
         "browser.gatherUsageStats": "false",
         "browser.serverPort": str(port),

@@ -23,6 +23,8 @@ def create_app(app: Trimtab) -> FastAPI:
     web = FastAPI(
         title="Trimtab",
         version=trimtab.__version__,
+        docs_url=None,  # FastAPI's pages load scripts from another host; /openapi.json is what they show
+        redoc_url=None,
         description="Chat with tools and documents, on your own machine.",
         exception_handlers={
             TrimtabError: guard.on_trimtab_error,

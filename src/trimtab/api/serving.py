@@ -45,7 +45,7 @@ async def serve_forever(settings: Settings, announce: Announce = print) -> None:
     with contextlib.closing(checked_socket(settings)) as listening:
         async with Trimtab.open(settings) as app, serving(app, listening) as server:
             announce(f"Trimtab answers at {settings.url} (model {app.profile.name}).")
-            announce(f"The key is in {await ensure_key(app)}.")
+            announce(await key_line(app))
             await server.until_stopped()
 
 
@@ -124,20 +124,27 @@ def checked_socket(settings: Settings) -> socket.socket:
     return listening
 
 
-async def ensure_key(app: Trimtab) -> str:
-    """The path of the file with this machine's own key; made, with the key, at the first start."""
+async def key_line(app: Trimtab) -> str:
+    """What a start says about the key: the key itself when it was made just now, else where it is."""
+    made = await ensure_key(app)
+    where = f"kept in {app.settings.key_path}"
+    return f"A key was made: {made} ({where})" if made else f"The key is {where}"
+
+
+async def ensure_key(app: Trimtab) -> str | None:
+    """Make this machine's own key and its file (mode 0600) at the first start; the key if it was made now."""
     path = app.settings.key_path
     if path.exists():
         known = await app.database.read(people.user_of_key, path.read_text("utf-8").strip())
         if known is not None:
-            return str(path)
+            return None
     key = await app.database.write(people.create_key, LOCAL_USER, "this machine")
     temporary = path.with_suffix(".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key + "\n")
     os.replace(temporary, path)
-    return str(path)
+    return key
 
 
 def _is_loopback(host: str) -> bool:

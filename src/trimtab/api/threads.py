@@ -118,6 +118,12 @@ async def post(app: App, caller: Known, thread_id: str, body: NewTurn, key: Key 
     return public(turn, "options", "runner")
 
 
+@router.get("/messages/{message_id}")
+async def message(app: App, caller: Known, message_id: str) -> dict[str, Any]:
+    """One message, also of a path that is not shown."""
+    return public(await app.database.read(threads.message_of, caller.id, message_id), "text_digest")
+
+
 @router.post("/messages/{message_id}/regenerate", status_code=202)
 async def regenerate(app: App, caller: Known, message_id: str, key: Key = None) -> dict[str, Any]:
     return public(await app.regenerate(caller.id, message_id, key=key), "options", "runner")

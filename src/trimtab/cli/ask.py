@@ -32,15 +32,17 @@ def ask(
 
     settings = Settings.load(**({"model": model} if model else {}))
     text = sys.stdin.read() if question == "-" else question
-    failed = asyncio.run(_ask(settings, text, thread, documents, as_json=as_json, yes=yes))
+    failed = asyncio.run(_ask(settings, text, thread, documents, model, as_json=as_json, yes=yes))
     if failed:
         raise typer.Exit(1)
 
 
-async def _ask(settings: Settings, text: str, thread: str | None, documents: str, *, as_json: bool, yes: bool) -> bool:
+async def _ask(
+    settings: Settings, text: str, thread: str | None, documents: str, model: str | None, *, as_json: bool, yes: bool
+) -> bool:
     from trimtab.cli.talk import talk
 
-    async with talk(settings) as line:
+    async with talk(settings, model=model) as line:
         thread = thread or await line.new_thread()
         return await follow(line, thread, text, documents, as_json=as_json, approve=True if yes else None)
 

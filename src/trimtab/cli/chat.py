@@ -28,13 +28,13 @@ def chat(
     """Talk with the assistant; an empty line or /quit ends."""
     from trimtab.settings import Settings
 
-    asyncio.run(_chat(Settings.load(**({"model": model} if model else {})), thread, documents))
+    asyncio.run(_chat(Settings.load(**({"model": model} if model else {})), thread, documents, model))
 
 
-async def _chat(settings: Settings, thread: str | None, documents: str) -> None:
+async def _chat(settings: Settings, thread: str | None, documents: str, model: str | None) -> None:
     from trimtab.cli.talk import talk
 
-    async with talk(settings) as line:
+    async with talk(settings, model=model) as line:
         thread = thread or await line.new_thread()
         typer.secho(HELP, dim=True)
         while text := await _read_line():

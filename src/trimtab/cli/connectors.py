@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -105,11 +106,18 @@ def _toolbox() -> Toolbox:
 
 
 def _switch(name: str, enabled: bool) -> None:
+    from trimtab.cli.ingest import server_client
+    from trimtab.cli.talk import checked
     from trimtab.settings import Settings
 
-    _toolbox().connector(name)  # an unknown name is said, not written down
-    Settings.load().set_connector_enabled(name, enabled)
-    typer.echo(f"{name} is {'on' if enabled else 'off'}. A running server follows when it is started again.")
+    settings = Settings.load()
+    if (client := server_client(settings)) is not None:
+        with client:
+            checked(client.patch(f"/v1/connectors/{quote(name, safe='')}", json={"enabled": enabled}))
+    else:
+        _toolbox().connector(name)  # an unknown name is said, not written down
+        settings.set_connector_enabled(name, enabled)
+    typer.echo(f"{name} is {'on' if enabled else 'off'}.")
 
 
 def _find(toolbox: Toolbox, name: str) -> ToolStatus:

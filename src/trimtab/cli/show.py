@@ -41,9 +41,10 @@ class Show:
                 self._answer += event["text"]
                 self._write(plain(event["text"]))
             case "text.replaced":
-                self._answer = event["text"]
                 self._note(plain(event["reason"]))
-                self._write("\n" + plain(event["text"]))
+                if event["text"] != self._answer:
+                    self._write(("\n" if self._answer else "") + plain(event["text"]))
+                    self._answer = event["text"]
             case "turn.finished":
                 self._finish(event)
             case "turn.failed":

@@ -28,11 +28,19 @@ class Talk(Protocol):
 
 
 @asynccontextmanager
-async def talk(settings: Settings) -> AsyncIterator[Talk]:
-    """The running server if there is one, else an installation opened for this command."""
+async def talk(settings: Settings, *, model: str | None = None) -> AsyncIterator[Talk]:
+    """The running server if there is one, else an installation opened for this command.
+
+    Raises:
+        InvalidInput: `model` was asked for, but a running server would answer.
+    """
+    from trimtab.domain.errors import InvalidInput
+
     client = running_server(settings)
     if client is not None:
         async with client:
+            if model is not None:
+                raise InvalidInput("A server is running and answers with its own model. Stop it, or leave --model out.")
             yield Remote(client)
         return
     from trimtab.app import Trimtab

@@ -51,7 +51,12 @@ def start(settings: Settings, url: str, *, quiet: bool = False) -> subprocess.Po
     key = key or settings.key_path.read_text("utf-8").strip()
     launch = importlib.import_module("trimtab_ui.launch")
     command: list[str] = launch.command(settings.ui_port, settings.host, url)
-    environment = {**os.environ, "TRIMTAB_URL": url, "TRIMTAB_KEY": key, "TRIMTAB_HOME": str(settings.home)}
+    environment = {
+        **os.environ,
+        "TRIMTAB_URL": url,
+        "TRIMTAB_KEY": key,
+        "TRIMTAB_MAX_UPLOAD_MB": str(settings.max_upload_mb),
+    }
     if not quiet:
         return subprocess.Popen(command, env=environment)
     settings.logs_dir.mkdir(parents=True, exist_ok=True)

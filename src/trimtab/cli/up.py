@@ -54,18 +54,18 @@ def fetch_missing(settings: Settings) -> None:
 
 
 async def _up(settings: Settings, *, with_ui: bool) -> None:
-    from trimtab.api.serving import checked_socket, ensure_key, serving
+    from trimtab.api.serving import checked_socket, key_line, serving
     from trimtab.app import Trimtab
 
     typer.echo("Starting …")
     with contextlib.closing(checked_socket(settings)) as listening:
         async with Trimtab.open(settings) as app, serving(app, listening) as server:
-            key_file = await ensure_key(app)
+            key = await key_line(app)
             page = asyncio.create_task(_keep_ui(settings)) if with_ui else None
             try:
                 if page is not None:
                     await _reachable(settings, page)
-                _say(settings, app.profile.name, key_file, with_ui=with_ui)
+                _say(settings, app.profile.name, key, with_ui=with_ui)
                 await server.until_stopped()
                 typer.echo("\nStopping …")
             finally:
@@ -105,11 +105,11 @@ async def _reachable(settings: Settings, page: asyncio.Task[None]) -> None:
     typer.secho(f"The web UI does not answer yet; {settings.logs_dir / 'ui.log'} may say why.", err=True)
 
 
-def _say(settings: Settings, model: str, key_file: str, *, with_ui: bool) -> None:
+def _say(settings: Settings, model: str, key: str, *, with_ui: bool) -> None:
     if with_ui:
         typer.secho(f"\n  Open  http://{settings.host}:{settings.ui_port}\n", bold=True)
-    typer.echo(f"  API   {settings.url}/v1  (docs at {settings.url}/docs)")
-    typer.echo(f"  key   in {key_file}")
+    typer.echo(f"  API   {settings.url}/v1")
+    typer.echo(f"  key   {key}")
     typer.echo(f"  model {model}")
     typer.echo(f"  data  in {settings.home}")
     typer.echo("\nCtrl-C stops it.")

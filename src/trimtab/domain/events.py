@@ -187,7 +187,7 @@ class TextDelta(Event):
 
 @dataclass(frozen=True)
 class TextReplaced(Event):
-    """The draft was checked against its sources and did not hold; this is the answer instead."""
+    """A wording was checked against its sources and did not hold; this is the whole answer instead."""
 
     type: ClassVar[str] = "text.replaced"
     text: str

@@ -19,7 +19,8 @@ def not_found(found: Sequence[tuple[Passage, Span, str, float]]) -> str:
     if not found:
         return NOT_FOUND
     passage = found[0][0]
-    return f"{NOT_FOUND} The closest passage is in {' › '.join((passage.name, *passage.heading))}."
+    place = " › ".join((passage.name, *passage.heading))
+    return f"{NOT_FOUND} The closest passage is in {place}. To hear the model's own guess, ask with documents off."
 
 
 SURROUNDING_CHARS = 300

@@ -67,9 +67,6 @@ class Limits:
     """Cosine under which a passage is not shown to the model at all."""
     sentence_floor: float = 0.50
     """Cosine of the best sentence under which the documents are said not to answer."""
-    near_floor: float = 0.36
-    """Between this and `sentence_floor` a question is about the documents, but they do not answer it; a small model
-    is then not asked, because it would make something up. Below this the question is about something else."""
     approval_seconds: float = 24 * 3600.0
     deadline: float = 300.0
     """Seconds for one run of the turn, waiting for approval not counted."""
@@ -98,6 +95,8 @@ class _State:
     """The turn as its events tell it."""
 
     started: float
+    mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Delimits outside text for the whole turn: the same in each request, so that the engine's cache serves it."""
     passages: tuple[Passage, ...] = ()
     searched: bool = False
     calls: list[Call] = field(default_factory=list)
@@ -254,7 +253,8 @@ class Orchestrator:
         began = time.monotonic()
         small = self.profile.grounding == "quote"
         quoting = small and best.supported
-        unanswered = small and not best.supported and best.score >= self.limits.near_floor
+        # The question is about the documents and they do not answer it: asked now, a small model makes something up.
+        unanswered = small and bool(state.passages) and not best.supported
         model, kwargs = self._model_for(turn, state, toolset, quoting)
         chunks: list[AIMessageChunk] = []
         draft, asks = "", False
@@ -311,14 +311,15 @@ class Orchestrator:
     def _messages(self, turn: Turn, state: _State, best: answer.Best) -> list[BaseMessage]:
         writing = self.profile.grounding == "write"
         head = self._head(turn, plain=not best.supported)
-        mark = secrets.token_hex(4)
         content, evidence = turn.question, 0.0
         if state.passages and writing:
-            content = prompts.WRITE.format(question=turn.question, passages=prompts.numbered(state.passages, mark))
+            content = prompts.WRITE.format(
+                question=turn.question, passages=prompts.numbered(state.passages, state.mark)
+            )
         elif best.supported:
             content, evidence = prompts.QUOTE.format(text=best.surroundings(), question=turn.question), best.score
         last = HumanMessage(content, additional_kwargs={QUESTION_KEY: turn.question, EVIDENCE_KEY: evidence})
-        steps = self._tool_messages(state, mark)
+        steps = self._tool_messages(state)
         used = sum(self.count([content, *(m.text for m in steps)])) + self.profile.sampling.max_tokens + 256
         # A small model answers a document's question best from the text alone.
         if state.past is None:
@@ -335,7 +336,7 @@ class Orchestrator:
             return [SystemMessage("\n\n".join(filter(None, (prompts.SYSTEM, turn.instructions))))]
         return [SystemMessage(turn.instructions)] if turn.instructions and plain else []
 
-    def _tool_messages(self, state: _State, mark: str) -> list[BaseMessage]:
+    def _tool_messages(self, state: _State) -> list[BaseMessage]:
         messages: list[BaseMessage] = []
         for step in sorted({c.request.step for c in state.calls}):
             calls = [c for c in state.calls if c.request.step == step and c.result is not None]
@@ -351,7 +352,7 @@ class Orchestrator:
             for call in calls:
                 message = call.message()
                 if call.result is not None and call.result.untrusted and self.profile.grounding == "write":
-                    message.content = prompts.as_data(message.text, mark)
+                    message.content = prompts.as_data(message.text, state.mark)
                 messages.append(message)
         return messages
 
@@ -437,18 +438,14 @@ class Orchestrator:
             return
         source = "\n".join(r.text for r in results if r.status is ev.CallStatus.OK)[:1500]
         prompt = HumanMessage(prompts.QUOTE.format(text=source, question=turn.question))
-        began, draft = time.monotonic(), ""
-        async for chunk in self.model.astream([prompt], **PHRASING):
-            draft += chunk.text
-            if chunk.text:
-                yield ev.TextDelta(chunk.text)
+        began = time.monotonic()
+        draft = (await self.model.ainvoke([prompt], **PHRASING)).text
         state.spent["model"] += time.monotonic() - began
         if reason := grounding.keeps_to(draft, [source], turn.question):
-            yield ev.TextReplaced(
-                answer.quote_result(results, citations), f"The model's own wording was left out: {reason}."
-            )
-        elif citations:
-            yield ev.TextDelta(f" [{citations[0].number}]")
+            quoted = answer.quote_result(results, citations)
+            yield ev.TextReplaced(quoted, f"The model's own wording was left out: {reason}.")
+        else:
+            yield ev.TextDelta(draft.strip() + (f" [{citations[0].number}]" if citations else ""))
         yield self._finished(turn, state, citations)
 
     def _finished(self, turn: Turn, state: _State, citations: Sequence[Citation] | None) -> ev.TurnFinished:
