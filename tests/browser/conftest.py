@@ -24,8 +24,9 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Ended with its module: Playwright keeps an event loop running in this thread, which asynchronous tests would meet."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium here: `apt-get install chromium` (make test does it where it may)")
