@@ -26,7 +26,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Ended with its module: Playwright keeps an event loop running in this thread, which asynchronous tests would meet."""
+    """Ends with its module: Playwright keeps an event loop running in this thread, in the way of asynchronous tests."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium here: `apt-get install chromium` (make test does it where it may)")

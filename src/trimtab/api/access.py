@@ -56,8 +56,8 @@ class Gate:
         scheme, _, key = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip() or len(key) > 512:
             raise Unauthenticated(
-                "This needs a key: send the header 'Authorization: Bearer <key>'. The first start printed one and keeps "
-                "it in the file 'key'; `trimtab config key` makes another."
+                "This needs a key: send the header 'Authorization: Bearer <key>'. The first start printed one and "
+                "keeps it in the file 'key'; `trimtab config key` makes another."
             )
         digest = people.digest(key.strip())
         known = self._known.get(digest)
