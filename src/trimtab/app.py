@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,14 +26,14 @@ from sqlalchemy import Connection
 from trimtab.connect.discovery import in_file
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
-from trimtab.domain.errors import InvalidInput, TooLarge
+from trimtab.domain.errors import InvalidInput, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
 from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.settings import Settings
-from trimtab.store import people, threads, turns
+from trimtab.store import people, runners, threads, turns
 from trimtab.store.database import Database
 from trimtab.store.encoding import whole
 from trimtab.store.history import Histories
@@ -48,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 LOCAL_USER = "local"
 SWEEP_SECONDS = 30.0
+STOP_SECONDS = 0.5
+"""How often a process looks whether another was asked to stop one of its turns."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,25 @@ class StoredLog:
         self._database = database
 
     async def append(self, turn: Mapping[str, Any], batch: Sequence[ev.Event]) -> list[tuple[int, dict[str, Any]]]:
-        return await self._database.write(turns.append, turn, batch)
+        return await self._database.write(self._append, turn, batch)
+
+    def _append(
+        self, connection: Connection, turn: Mapping[str, Any], batch: Sequence[ev.Event]
+    ) -> list[tuple[int, dict[str, Any]]]:
+        if self._database.shared:
+            turns.ensure_owned(connection, turn)
+        return turns.append(connection, turn, batch)
 
     async def events(self, turn_id: str, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
         return await self._database.read(turns.log, turn_id, after=after, limit=100_000)
 
     async def wait_if_undecided(self, turn: Mapping[str, Any]) -> bool:
-        return await self._database.write(turns.wait_if_undecided, turn["id"])
+        return await self._database.write(self._wait_if_undecided, turn)
+
+    def _wait_if_undecided(self, connection: Connection, turn: Mapping[str, Any]) -> bool:
+        if self._database.shared:
+            turns.ensure_owned(connection, turn)
+        return turns.wait_if_undecided(connection, turn["id"])
 
 
 class Trimtab:
@@ -124,6 +139,7 @@ class Trimtab:
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -184,23 +200,54 @@ class Trimtab:
             yield self
 
     async def _start(self) -> None:
-        closed = await self.database.write(turns.interrupt_abandoned, self.runner.id)
-        if closed:
-            _log.warning("%d turns were cut off when Trimtab last stopped; they are marked as interrupted", len(closed))
+        await self._close_abandoned()
         await self.database.write(forget_old)
         self._sweeper = asyncio.create_task(self._sweep(), name="expire approvals")
+        if self.database.shared:
+            self._heart = asyncio.create_task(self._beat(), name="say that we are alive")
         if self.served is not None:
             await asyncio.to_thread(self.served.warm, self.tools())
 
     async def _stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await _ended(self._sweeper)
         await self.runner.close()
+        await _ended(self._heart)  # only now: while turns were ending this process was alive
+        if self.database.shared:
+            with contextlib.suppress(TrimtabError):
+                await self.database.write(runners.leave, self.runner.id)
+
+    async def _close_abandoned(self) -> None:
+        """Mark the turns as interrupted whose process is gone. On SQLite that is every process but this one."""
+
+        def close(connection: Connection) -> list[str]:
+            if not self.database.shared:
+                return turns.interrupt_abandoned(connection, [self.runner.id])
+            runners.beat(connection, self.runner.id)
+            return turns.interrupt_abandoned(connection, runners.alive(connection))
+
+        if closed := await self.database.write(close):
+            _log.warning("%d turns were cut off when Trimtab last stopped; they are marked as interrupted", len(closed))
+
+    async def _beat(self) -> None:
+        """Where processes share a database: say that this one is alive, and stop what others were asked to stop."""
+        last = 0.0
+        while True:
+            await asyncio.sleep(STOP_SECONDS)
+            try:
+                if time.monotonic() - last >= runners.BEAT_SECONDS:
+                    last = time.monotonic()
+                    await self.database.write(runners.beat, self.runner.id)
+                if mine := self.runner.turns():
+                    unwanted = await self.database.read(turns.to_stop, mine)
+                    await asyncio.gather(*(self.runner.cancel(turn_id) for turn_id in unwanted))
+            except Exception:
+                _log.exception("could not tell the database that this process is alive; trying again")
 
     async def _sweep(self) -> None:
         while True:
             try:
+                if self.database.shared:
+                    await self._close_abandoned()
                 await self.database.write(turns.expire)
                 for turn in await self.database.read(turns.decided):
                     await self._publish(turn)
@@ -289,10 +336,23 @@ class Trimtab:
     async def cancel(self, owner: str, turn_id: str) -> dict[str, Any]:
         """Stop a turn. Stopping one that has ended changes nothing."""
         turn = await self.database.read(turns.get, owner, turn_id)
-        if not await self.runner.cancel(turn_id) and turn["status"] == ev.TurnStatus.WAITING:
-            await self.database.write(turns.cancel_waiting, turn)
-            await self._publish(turn)
+        if not await self.runner.cancel(turn_id):
+            if turn["status"] == ev.TurnStatus.RUNNING and self.database.shared:
+                turn = await self._stopped_elsewhere(turn)
+            if turn["status"] == ev.TurnStatus.WAITING:
+                await self.database.write(turns.cancel_waiting, turn)
+                await self._publish(turn)
         return await self.database.read(turns.get, owner, turn_id)
+
+    async def _stopped_elsewhere(self, turn: dict[str, Any]) -> dict[str, Any]:
+        """Ask the process that runs a turn to stop it, and give it a few seconds. Returns the turn as it is then."""
+        await self.database.write(turns.ask_to_stop, turn["id"])
+        for _ in range(50):
+            if turn["status"] != ev.TurnStatus.RUNNING:
+                break
+            await asyncio.sleep(0.1)
+            turn = await self.database.read(turns.get, turn["owner_id"], turn["id"])
+        return turn
 
     def follow(self, turn_id: str, after: int = 0) -> AsyncIterator[Logged]:
         """A turn's logged events after `after`, to its end. The caller has checked the owner."""
@@ -359,6 +419,12 @@ class Trimtab:
             )
 
 
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 def _how(options: Mapping[str, Any]) -> Ask:
     named = {name: options[name] for name in ("documents", "tools", "can_approve") if name in options}
     return Ask(**named, sampling={k: v for k, v in options.items() if k not in named})
@@ -379,7 +445,11 @@ def open_database(settings: Settings) -> Database:
     settings.home.mkdir(parents=True, exist_ok=True)
     settings.home.chmod(0o700)
     database = Database(settings.database)
-    migrate(database.engine)
+    try:
+        migrate(database.engine)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from trimtab.app import Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput
+from trimtab.orchestrator.runner import POLL_SECONDS
 from trimtab.store import threads, turns
 
 from . import sse
@@ -87,11 +88,16 @@ async def _waited(
         found = await _read(app, owner, topic, after, one_turn)
         if found or not wait:
             return found
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                while (await watcher.queue.get())[0] <= after:
-                    pass
-        return await _read(app, owner, topic, after, one_turn)
+        # Our own hub knows nothing of what other processes log; where there may be some, the log is asked as well.
+        step = POLL_SECONDS if app.database.shared else wait
+        until = asyncio.get_running_loop().time() + wait
+        while not found and (left := until - asyncio.get_running_loop().time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(step, left)):
+                    while (await watcher.queue.get())[0] <= after:
+                        pass
+            found = await _read(app, owner, topic, after, one_turn)
+        return found
 
 
 async def _stream(app: Trimtab, owner: str, topic: str, after: int, *, one_turn: bool) -> AsyncIterator[bytes]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from trimtab.domain import events as ev
 from trimtab.domain import ids
-from trimtab.domain.errors import TrimtabError, Unavailable
+from trimtab.domain.errors import Conflict, TrimtabError, Unavailable
 
 from .hub import Hub, Logged, Watcher
 from .turn import Orchestrator, Turn, cancelled
@@ -58,6 +58,10 @@ class Runner:
     @property
     def running(self) -> int:
         return len(self._tasks)
+
+    def turns(self) -> list[str]:
+        """The ids of the turns that are running here."""
+        return list(self._tasks)
 
     def ensure_room(self) -> None:
         """Raises `Unavailable` when no further turn can be taken on now."""
@@ -134,10 +138,14 @@ class Runner:
         if not writer.finished:
             writer.add(event)
         for pause in RETRY_SECONDS:
-            with contextlib.suppress(TrimtabError):
+            try:
                 await writer.flush()
                 return
-            await asyncio.sleep(pause)
+            except Conflict as error:  # another process has closed it; asking again changes nothing
+                _log.warning("turn %s is not ours any more: %s", writer.row["id"], error.message)
+                return
+            except TrimtabError:
+                await asyncio.sleep(pause)
         try:
             await writer.flush()
         except TrimtabError:

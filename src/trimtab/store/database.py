@@ -5,7 +5,11 @@ them together and only then tells the callers (group commit). So a busy moment c
 two writers of ours ever wait for each other's lock, and nothing is acknowledged that a crash could lose: SQLite runs
 in WAL mode with ``synchronous=FULL``. Reads run on their own connections and never wait for the writer.
 
-The same class serves PostgreSQL by URL; there the single writer is only a convenience.
+The same class serves PostgreSQL by URL, for several processes at once. There each write transaction first takes one
+advisory lock, so that it means what ``BEGIN IMMEDIATE`` means on SQLite: one writer at a time, over all processes.
+Everything above may therefore look first and write then (is this thread answering? was this key used?), and events are
+numbered in the order in which they are committed: who reads on "after n" misses nothing. Commits are grouped, so the
+lock is taken once for what has queued up, and held for milliseconds. Reads see one moment, as on SQLite.
 """
 
 from __future__ import annotations
@@ -15,17 +19,17 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from trimtab.domain.errors import TrimtabError, Unavailable
+from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError, Unavailable
 
 from .encoding import dumps
 
@@ -34,6 +38,19 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
 BATCH = 64
+POSTGRESQL = "postgresql+psycopg"
+CONNECT_SECONDS = 10
+STUCK_SECONDS = 20
+"""PostgreSQL ends a writer that stopped in the middle of a transaction for this long: the others wait for it."""
+
+_ONE_WRITER = text(
+    "SELECT set_config('lock_timeout', :wait, true), set_config('idle_in_transaction_session_timeout', :stuck, true),"
+    " pg_advisory_xact_lock(:key)"
+).bindparams(
+    wait=f"{STUCK_SECONDS + 10}s",
+    stuck=f"{STUCK_SECONDS}s",
+    key=int.from_bytes(b"trimtab", "big"),  # any number that is always the same
+)
 
 
 @dataclass
@@ -49,17 +66,22 @@ _Outcome = tuple[Any, BaseException | None]
 class Database:
     """Open with `Database(url)`, then `migrate()`. `close()` writes out what is queued.
 
+    `shared` says that other processes may work on it at the same time: PostgreSQL, not SQLite.
+
     Raises:
+        InvalidInput: `url` is no URL, or of a database we do not know.
+        MissingExtra: PostgreSQL's driver is not installed.
         Unavailable: the file cannot be opened or is not a database.
     """
 
     def __init__(self, url: str, *, readers: int = 4) -> None:
-        self.url = make_url(url)
+        self.url = _known(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.shared = not self.sqlite
         if self.sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = self._connect(write=True)
-        self.reader = self._connect(write=False) if self.sqlite else self.engine
+        self.reader = self._connect(write=False)
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="trimtab-read")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._door = threading.Lock()
@@ -88,7 +110,7 @@ class Database:
         return await loop.run_in_executor(self._pool, lambda: self.read_sync(fn, *args, **kwargs))
 
     def read_sync(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with _typed(), self.reader.connect() as connection, connection.begin():
+        with typed(), self.reader.connect() as connection, connection.begin():
             return fn(connection, *args, **kwargs)
 
     def ping(self) -> dict[str, Any]:
@@ -131,14 +153,17 @@ class Database:
         while batch := self._next_batch():
             try:
                 if connection is None:
-                    with _typed():
+                    with typed():
                         connection = kept.enter_context(self.engine.connect())
                 outcomes = self._run(connection, batch)
+                if self.shared:  # the pool asks a connection whether it is alive before it gives it out again
+                    kept.close()
+                    connection = None
             except BaseException as error:  # the commit itself failed: nobody's write is on disk
                 failed = _translate(error) if isinstance(error, exc.DBAPIError) else error
                 outcomes = [(None, failed)] * len(batch)
                 with contextlib.suppress(Exception):
-                    if connection is not None:
+                    if connection is not None and not isinstance(error, exc.DataError):
                         connection.invalidate()  # whatever is wrong with it must not come back from the pool
                     kept.close()
                 connection = None
@@ -166,15 +191,23 @@ class Database:
     def _run(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
         """All of a batch in one transaction, committed when this returns. A job that fails takes back only its own."""
         if len(batch) > 1:
-            with connection.begin():
+            with self._transaction(connection):
                 return [self._one(connection, job) for job in batch]
         try:
-            with connection.begin():
+            with self._transaction(connection):
                 return [(batch[0].run(connection), None)]
         except exc.DBAPIError:
             raise
         except Exception as error:  # the job's own refusal; its transaction was rolled back
             return [(None, error)]
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: Connection) -> Iterator[None]:
+        with connection.begin():
+            if self.shared:
+                # First of all: what the transaction reads, it reads after the writer before it has committed.
+                connection.execute(_ONE_WRITER)
+            yield
 
     def _one(self, connection: Connection, job: _Job) -> _Outcome:
         savepoint = connection.begin_nested()
@@ -194,7 +227,7 @@ class Database:
 
     def _connect(self, *, write: bool) -> Engine:
         if not self.sqlite:
-            return create_engine(self.url, json_serializer=dumps, json_deserializer=orjson.loads, pool_pre_ping=True)
+            return self._connect_postgresql(write=write)
         engine = create_engine(
             self.url,
             json_serializer=dumps,
@@ -224,8 +257,52 @@ class Database:
         event.listen(engine, "begin", on_begin)
         return engine
 
+    def _connect_postgresql(self, *, write: bool) -> Engine:
+        if not write:  # the same pool
+            return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        given = self.url.query
+        wait = {} if "connect_timeout" in given else {"connect_timeout": CONNECT_SECONDS}
+        try:
+            return create_engine(
+                self.url,
+                json_serializer=dumps,
+                json_deserializer=orjson.loads,
+                pool_pre_ping=True,
+                # Said, because the server's own default may be another: a writer that has waited for its turn must
+                # see what was committed meanwhile.
+                isolation_level="READ COMMITTED",
+                connect_args=wait,
+            )
+        except ImportError as error:
+            raise MissingExtra("A PostgreSQL database", "postgres") from error
+
+
+def _known(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise InvalidInput(
+            "`database_url` is no database URL. Write it like postgresql+psycopg://user:password@host/name; special "
+            "characters in the password as %XX."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername=POSTGRESQL)
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRESQL):
+        raise InvalidInput(
+            f"Trimtab does not work on {parsed.drivername}. Leave `database_url` empty for SQLite, or begin it with "
+            f"{POSTGRESQL}://."
+        )
+    return parsed
+
+
+def reason_of(error: exc.DBAPIError) -> str:
+    """What the database said, in one line."""
+    return " ".join(str(error.orig).split())
+
 
 def _translate(error: exc.DBAPIError) -> TrimtabError:
+    if hasattr(error.orig, "sqlstate"):
+        return _translate_postgresql(error)
     reason = str(error.orig)
     if "locked" in reason or "busy" in reason:
         return Unavailable("Another program is holding the database. Close it and try again.", reason=reason)
@@ -234,7 +311,30 @@ def _translate(error: exc.DBAPIError) -> TrimtabError:
     return Unavailable(f"The database refused: {reason}. Run `trimtab doctor`.", reason=reason)
 
 
-class _typed(contextlib.AbstractContextManager[None]):
+def _translate_postgresql(error: exc.DBAPIError) -> TrimtabError:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    reason = reason_of(error)
+    if isinstance(error, exc.DataError):  # class 22, and what the driver itself refuses: too long, out of range, NUL
+        return InvalidInput(f"The database cannot keep this: {reason}. Change the value.", reason=reason)
+    if state == "55P03":
+        return Unavailable(
+            "Another Trimtab process is holding the database. Try again; if it stays so, look for one that hangs.",
+            reason=reason,
+        )
+    if state == "53100":
+        return Unavailable(
+            "The database server's disk is full: nothing was saved. Free some space and try again.", reason=reason
+        )
+    if isinstance(error, exc.OperationalError) and (not state or state[:2] in ("08", "57", "53", "25")):
+        return Unavailable(
+            f"The database cannot be reached: {reason}. Nothing was lost that had been acknowledged. See that "
+            "PostgreSQL runs and takes connections, then try again.",
+            reason=reason,
+        )
+    return Unavailable(f"The database refused: {reason}. Run `trimtab doctor`.", reason=reason)
+
+
+class typed(contextlib.AbstractContextManager[None]):
     """Database errors leave as ours; ours pass through."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:

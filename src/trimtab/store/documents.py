@@ -29,17 +29,20 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
     delete,
     func,
     insert,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from trimtab.domain.document import Chunk, Document, DocumentStatus
 from trimtab.domain.errors import Conflict, Unavailable
 
+from .database import reason_of, typed
+from .encoding import no_nul
 from .schema import metadata
 
 documents = Table(
@@ -53,7 +56,7 @@ documents = Table(
     Column("content_hash", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
-    Column("mime", String(128), nullable=False),
+    Column("mime", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("error", Text, nullable=False),
     Column("characters", BigInteger, nullable=False),
@@ -90,6 +93,12 @@ _BATCH = 400
 """Ids in one IN (...): below every database's limit of parameters."""
 
 
+# substr counts from 1, in characters, on SQLite and PostgreSQL alike; PostgreSQL's takes no bigint.
+_PIECE = func.substr(
+    texts.c.text, cast(chunks.c.start + 1, Integer), cast(chunks.c.end - chunks.c.start, Integer)
+).label("piece")
+
+
 class SqlDocumentStore:
     """Documents over any SQLAlchemy engine (SQLite, PostgreSQL). Safe to call from several threads.
 
@@ -117,7 +126,8 @@ class SqlDocumentStore:
         gone: list[str] = []
         try:
             with self._engine.begin() as db:
-                for document, text, pieces in items:
+                for document, given, pieces in items:
+                    text = no_nul(given)
                     gone += db.scalars(select(chunks.c.id).where(chunks.c.document_id == document.id)).all()
                     db.execute(delete(chunks).where(chunks.c.document_id == document.id))
                     db.execute(delete(texts).where(texts.c.document_id == document.id))
@@ -132,22 +142,22 @@ class SqlDocumentStore:
             raise Conflict(
                 "Another upload of the same document finished first. List the documents, then retry."
             ) from error
-        except OperationalError as error:
+        except DBAPIError as error:
             raise Unavailable(
-                f"The document was not kept: the database refused the write ({error.orig}). Retry."
+                f"The document was not kept: the database refused the write ({reason_of(error)}). Retry."
             ) from error
         return gone
 
     def touch(self, document_id: str, size: int, mtime_ns: int) -> None:
         """Remember a file's new size and time where its content is what we have."""
-        with self._engine.begin() as db:
+        with typed(), self._engine.begin() as db:
             where = documents.c.id == document_id
             db.execute(update(documents).where(where).values(size=size, mtime_ns=mtime_ns))
 
     def remove(self, owner_id: str, document_ids: Sequence[str]) -> list[str]:
         """Delete documents of this owner; others' are passed over. Returns the ids of the chunks that are gone."""
         gone: list[str] = []
-        with self._engine.begin() as db:
+        with typed(), self._engine.begin() as db:
             for batch in _batches(document_ids):
                 mine = select(documents.c.id).where(documents.c.owner_id == owner_id, documents.c.id.in_(batch))
                 ids = db.scalars(mine).all()
@@ -160,7 +170,7 @@ class SqlDocumentStore:
 
     def set_embeddings(self, embedder: str, vectors: Mapping[str, bytes]) -> None:
         """Replace the vectors of chunks, by id, after the embedding model changed."""
-        with self._engine.begin() as db:
+        with typed(), self._engine.begin() as db:
             for chunk_id, blob in vectors.items():
                 where = chunks.c.id == chunk_id
                 db.execute(update(chunks).where(where).values(embedding=blob, embedder=embedder))
@@ -172,12 +182,12 @@ class SqlDocumentStore:
         query = select(documents).where(documents.c.owner_id == owner_id)
         if collection is not None:
             query = query.where(documents.c.collection == collection)
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             return [_document(row) for row in db.execute(query.order_by(documents.c.updated_at.desc()))]
 
     def document(self, owner_id: str, document_id: str) -> Document | None:
         query = select(documents).where(documents.c.owner_id == owner_id, documents.c.id == document_id)
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             row = db.execute(query).first()
             return _document(row) if row else None
 
@@ -185,19 +195,17 @@ class SqlDocumentStore:
         query = (
             select(texts.c.text).join(documents).where(documents.c.owner_id == owner_id, documents.c.id == document_id)
         )
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             return db.scalar(query)
 
     def found(self, owner_id: str, chunk_ids: Sequence[str]) -> dict[str, tuple[Chunk, Document, str]]:
         """Chunks of this owner by id, with their document and their text. Ids that are not theirs are missing."""
-        # substr counts from 1, in characters, on SQLite and PostgreSQL alike.
-        piece = func.substr(texts.c.text, chunks.c.start + 1, chunks.c.end - chunks.c.start).label("piece")
         columns = [c.label("c_" + c.name) for c in chunks.c if c.name != "embedding"]
         out: dict[str, tuple[Chunk, Document, str]] = {}
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             for batch in _batches(chunk_ids):
                 query = (
-                    select(documents, *columns, piece)
+                    select(documents, *columns, _PIECE)
                     .join(chunks, chunks.c.document_id == documents.c.id)
                     .join(texts, texts.c.document_id == documents.c.id)
                     .where(documents.c.owner_id == owner_id, chunks.c.id.in_(batch))
@@ -213,7 +221,7 @@ class SqlDocumentStore:
         """(chunk id, float32 blob) of the given chunks, or of all chunks of the given documents."""
         column, ids = (chunks.c.id, chunk_ids) if chunk_ids else (chunks.c.document_id, document_ids)
         out: list[tuple[str, bytes]] = []
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             for batch in _batches(ids):
                 query = (
                     select(chunks.c.id, chunks.c.embedding)
@@ -230,20 +238,19 @@ class SqlDocumentStore:
         query = select(chunks.c.id, documents.c.owner_id).join(documents)
         if embedder is not None:
             query = query.where(chunks.c.embedder == embedder)
-        with self._reader.connect() as db:
+        with typed(), self._reader.connect() as db:
             return {row[0]: row[1] for row in db.execute(query)}
 
     def chunks_by_id(self, chunk_ids: Sequence[str]) -> Iterator[tuple[str, Chunk, str]]:
         """(owner, chunk with its vector, text), of everyone, in no order."""
-        piece = func.substr(texts.c.text, chunks.c.start + 1, chunks.c.end - chunks.c.start).label("piece")
         for batch in _batches(chunk_ids):
             query = (
-                select(documents.c.owner_id, *[c.label("c_" + c.name) for c in chunks.c], piece)
+                select(documents.c.owner_id, *[c.label("c_" + c.name) for c in chunks.c], _PIECE)
                 .join(chunks, chunks.c.document_id == documents.c.id)
                 .join(texts, texts.c.document_id == documents.c.id)
                 .where(chunks.c.id.in_(batch))
             )
-            with self._reader.connect() as db:
+            with typed(), self._reader.connect() as db:
                 rows = db.execute(query).all()
             for row in rows:
                 yield row._mapping["owner_id"], _chunk(row._mapping, "c_"), row._mapping["piece"]
@@ -252,12 +259,13 @@ class SqlDocumentStore:
 def _document_values(document: Document, text: str, pieces: Sequence[Chunk], now: float) -> dict[str, Any]:
     counted = replace(document, characters=len(text), chunks=len(pieces), updated_at=now)
     values = {c.name: getattr(counted, c.name) for c in documents.c if c.name not in ("id", "created_at")}
-    return {**values, "status": document.status.value}
+    texts_of = {name: no_nul(value) for name, value in values.items() if isinstance(value, str)}
+    return {**values, **texts_of, "status": document.status.value}
 
 
 def _chunk_values(chunk: Chunk) -> dict[str, Any]:
     values = {c.name: getattr(chunk, c.name) for c in chunks.c}
-    return {**values, "heading": json.dumps(chunk.heading, ensure_ascii=False)}
+    return {**values, "context": no_nul(chunk.context), "heading": json.dumps(chunk.heading, ensure_ascii=False)}
 
 
 def _document(row: Row[Any]) -> Document:

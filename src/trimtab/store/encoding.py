@@ -1,7 +1,7 @@
 """Values as JSON text for the database, whatever a model or a service put into them.
 
 Most values go straight through. Those that JSON or UTF-8 cannot hold (half of a surrogate pair, an integer beyond 64
-bits, nesting without end, a stranger's object) are mended instead of losing the whole row.
+bits, nesting without end, a stranger's object), or PostgreSQL's text (NUL), are mended instead of losing the whole row.
 """
 
 from __future__ import annotations
@@ -13,24 +13,34 @@ import orjson
 
 DEPTH = 100
 """Deeper nesting is cut off."""
+_NUL = "\\u0000"
+"""NUL, as JSON writes it."""
 
 
 def dumps(value: Any, *, sort: bool = False) -> str:
     """`value` as JSON text; with `sort` equal values give equal text."""
     option = orjson.OPT_SORT_KEYS if sort else None
     try:
-        return orjson.dumps(value, option=option).decode()
+        text = orjson.dumps(value, option=option).decode()
     except TypeError:
         return orjson.dumps(_mended(value, DEPTH), option=option).decode()
+    if _NUL in text:  # or a backslash before it, which mending leaves as it is
+        return orjson.dumps(_mended(value, DEPTH), option=option).decode()
+    return text
+
+
+def no_nul(text: str) -> str:
+    """`text` with each NUL replaced, position by position: PostgreSQL's text cannot hold one."""
+    return text.replace("\0", "\ufffd")
 
 
 def whole(text: str) -> str:
-    """`text` with its surrogate pairs joined and lone halves replaced, so that UTF-8 can hold it."""
+    """`text` with its surrogate pairs joined, lone halves and NULs replaced, so that every database can hold it."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return no_nul(text)
 
 
 def _mended(value: Any, depth: int) -> Any:

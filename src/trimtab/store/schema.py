@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -90,14 +91,23 @@ turns = Table(
     Column("status", String(16), nullable=False),
     Column("options", JSON, nullable=False),
     Column("runner", String(40), nullable=False),
+    Column("stop_at", Float),  # somebody asked the process that runs it to stop it
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
+)
+
+# Which processes are alive, where several share one database; see `runners.py`.
+runners = Table(
+    "runners",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("seen_at", Float, nullable=False),
 )
 
 events = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), nullable=False),
     Column("at", Float, nullable=False),
     Column("type", String(32), nullable=False),
@@ -112,9 +122,9 @@ approvals = Table(
     Column("id", String(40), primary_key=True),
     Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("owner_id", String(40), nullable=False, index=True),
-    Column("call_id", String(80), nullable=False),
-    Column("tool", String(80), nullable=False),
-    Column("connector", String(80), nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("connector", Text, nullable=False),
     Column("effect", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("arguments", JSON, nullable=False),

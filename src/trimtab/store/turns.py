@@ -7,7 +7,7 @@ batch of events changes the turn's status and the answer with it, so log, turn a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +27,7 @@ ACTIVE = (ev.TurnStatus.RUNNING, ev.TurnStatus.WAITING)
 
 # Statements of every turn, built once (see `threads.py`).
 _ACTIVE = select(turns.c.id).where(turns.c.thread_id == bindparam("thread"), turns.c.status.in_(ACTIVE))
-_ONE = select(turns).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
+_ONE = select(*(c for c in turns.c if c.name != "stop_at")).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
 _OPEN = turns.insert()
 _LOG = events.insert().returning(events.c.seq, sort_by_parameter_order=True)
 _READ = (
@@ -153,13 +153,13 @@ def _apply(
                     id=event.approval_id,
                     turn_id=turn["id"],
                     owner_id=turn["owner_id"],
-                    call_id=event.call_id,
-                    tool=event.tool,
+                    call_id=wire["call_id"],  # as logged: what a model sends may have been mended
+                    tool=wire["tool"],
                     connector=event.connector,
                     effect=event.effect,
-                    reason=event.reason,
+                    reason=wire["reason"],
                     arguments=wire["arguments"],
-                    digest=call_digest(event.tool, wire["arguments"], turn["owner_id"]),
+                    digest=call_digest(wire["tool"], wire["arguments"], turn["owner_id"]),
                     status="pending",
                     created_at=now,
                     expires_at=event.expires_at,
@@ -239,13 +239,14 @@ def draft(connection: Connection, turn_id: str) -> str:
     return text
 
 
-def interrupt_abandoned(connection: Connection, runner: str) -> list[str]:
-    """Close the turns that were running when an earlier server died, keeping what they had. Returns their ids.
+def interrupt_abandoned(connection: Connection, alive: Collection[str]) -> list[str]:
+    """Close the turns that were running in a process that is not `alive` (ids of runners), keeping what they had.
+    Returns their ids.
 
     Turns that wait for an approval are left: they go on when the person decides.
     """
     rows = connection.execute(
-        select(turns).where(turns.c.status == ev.TurnStatus.RUNNING.value, turns.c.runner != runner)
+        select(turns).where(turns.c.status == ev.TurnStatus.RUNNING.value, turns.c.runner.not_in(alive))
     ).all()
     for row in rows:
         turn = dict(row._mapping)
@@ -351,10 +352,11 @@ def decided(connection: Connection) -> list[dict[str, Any]]:
     """Turns that wait although one of their approvals was decided or has expired: Trimtab stopped, or the caller went
     away, before they were taken up again."""
     found = connection.execute(
-        select(turns)
-        .join(approvals, approvals.c.turn_id == turns.c.id)
-        .where(turns.c.status == ev.TurnStatus.WAITING.value, approvals.c.status != "pending")
-        .distinct()
+        # Not a join and DISTINCT: PostgreSQL cannot compare JSON columns.
+        select(turns).where(
+            turns.c.status == ev.TurnStatus.WAITING.value,
+            turns.c.id.in_(select(approvals.c.turn_id).where(approvals.c.status != "pending")),
+        )
     ).all()
     return [dict(row._mapping) for row in found if _has_work(connection, row.id)]
 
@@ -394,6 +396,32 @@ def resume(connection: Connection, turn_id: str, runner: str) -> bool:
         return False
     _mark(connection, turn_id, ev.TurnStatus.RUNNING)
     return True
+
+
+def ensure_owned(connection: Connection, turn: Mapping[str, Any]) -> None:
+    """Where processes share a database: whether the process in `turn` still runs it.
+
+    A process that was silent for too long (asleep, cut off) may find its turns closed by another. Nothing may then be
+    added to them, and they must not be opened again.
+
+    Raises:
+        Conflict: it was closed, or another process has it.
+    """
+    row = connection.execute(select(turns.c.status, turns.c.runner).where(turns.c.id == turn["id"])).first()
+    if row is None or row.status != ev.TurnStatus.RUNNING or row.runner != turn["runner"]:
+        raise Conflict(f"Turn {turn['id']} was closed by another process, or deleted. Ask again.", turn_id=turn["id"])
+
+
+def ask_to_stop(connection: Connection, turn_id: str) -> None:
+    """Tell the process that runs a turn that somebody wants it stopped."""
+    running = (turns.c.id == turn_id, turns.c.status == ev.TurnStatus.RUNNING.value)
+    connection.execute(update(turns).where(*running).values(stop_at=time.time()))
+
+
+def to_stop(connection: Connection, turn_ids: Sequence[str]) -> list[str]:
+    """Those of these turns that another process was asked to stop."""
+    wanted = turns.c.id.in_(turn_ids), turns.c.stop_at.is_not(None)
+    return list(connection.execute(select(turns.c.id).where(*wanted)).scalars())
 
 
 def _mark(connection: Connection, turn_id: str, status: ev.TurnStatus) -> None:

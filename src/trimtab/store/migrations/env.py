@@ -1,6 +1,7 @@
 """Alembic's entry: it is only ever run by `trimtab.store.migrate`, which hands over the open engine."""
 
 from alembic import context
+from sqlalchemy import text
 
 from trimtab.store import documents, schema
 
@@ -10,4 +11,7 @@ engine = context.config.attributes["engine"]
 with engine.connect() as connection:
     context.configure(connection=connection, target_metadata=schema.metadata, render_as_batch=True)
     with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            # Two processes that start on one database: the second waits here, and then finds nothing left to do.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int.from_bytes(b"tt-make", "big")})
         context.run_migrations()

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("content_hash", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
-        sa.Column("mime", sa.String(length=128), nullable=False),
+        sa.Column("mime", sa.Text(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("characters", sa.BigInteger(), nullable=False),
@@ -42,6 +42,12 @@ def upgrade() -> None:
         sa.Column("response", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "key", name=op.f("pk_idempotency")),
+    )
+    op.create_table(
+        "runners",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runners")),
     )
     op.create_table(
         "users",
@@ -142,6 +148,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("runner", sa.String(length=40), nullable=False),
+        sa.Column("stop_at", sa.Float(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("finished_at", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -157,9 +164,9 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("turn_id", sa.String(length=40), nullable=False),
         sa.Column("owner_id", sa.String(length=40), nullable=False),
-        sa.Column("call_id", sa.String(length=80), nullable=False),
-        sa.Column("tool", sa.String(length=80), nullable=False),
-        sa.Column("connector", sa.String(length=80), nullable=False),
+        sa.Column("call_id", sa.Text(), nullable=False),
+        sa.Column("tool", sa.Text(), nullable=False),
+        sa.Column("connector", sa.Text(), nullable=False),
         sa.Column("effect", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("arguments", sa.JSON(), nullable=False),
@@ -177,7 +184,7 @@ def upgrade() -> None:
 
     op.create_table(
         "events",
-        sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("turn_id", sa.String(length=40), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("type", sa.String(length=32), nullable=False),
@@ -245,6 +252,7 @@ def downgrade() -> None:
 
     op.drop_table("api_keys")
     op.drop_table("users")
+    op.drop_table("runners")
     op.drop_table("idempotency")
     with op.batch_alter_table("documents", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_documents_owner_id"))
