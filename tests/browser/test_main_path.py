@@ -130,7 +130,7 @@ def test_an_answer_is_stopped_and_keeps_what_it_had(page: Page, server: Running,
     shot(page, shots, "chat-stopped")
 
 
-def test_a_reload_a_second_tab_and_a_page_switch_lose_nothing(page: Page, server: Running) -> None:
+def test_a_reload_a_second_tab_and_a_page_switch_lose_nothing(page: Page, server: Running, shots: Path) -> None:
     opened(page, server)
     ask(page, STORY + " Begin with the storm.")
     page.locator(".tt-live-text").first.wait_for()
@@ -138,6 +138,7 @@ def test_a_reload_a_second_tab_and_a_page_switch_lose_nothing(page: Page, server
     assert "thread=" in address
     page.reload()
     page.locator(".tt-live-text, [class*='st-key-answer-']").first.wait_for()
+    shot(page, shots, "chat-reloaded")
     second = page.context.new_page()
     second.goto(address)
     page.get_by_role("link", name="Knowledge").first.click()

@@ -114,7 +114,8 @@ def _citation(citation: Mapping[str, Any]) -> None:
     draw(tag("div", *head, cls="tt-where"))
     if address:
         draw(tag("div", address, cls="tt-note tt-mono"))
-    draw(tag("div", _quoted(citation), cls="tt-passage"))
+    if citation.get("quote"):
+        draw(tag("div", _quoted(citation), cls="tt-passage"))
 
 
 def _quoted(citation: Mapping[str, Any]) -> Safe:

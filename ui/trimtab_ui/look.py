@@ -89,4 +89,6 @@ def remaining(until: float) -> str:
     left = until - time.time()
     if left <= 0:
         return "expired"
-    return f"{round(left)} seconds left" if left < 90 else f"{round(left / 60)} minutes left"
+    if left < 90:
+        return f"{round(left)} seconds left"
+    return f"{round(left / 60)} minutes left" if left < 5400 else f"{round(left / 3600)} hours left"
