@@ -72,7 +72,7 @@ def _doubts(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
         words = [badge(word, "warn") for word in found]
         draw(tag("div", "Not found in the sources: ", *words, cls="tt-note"))
     if replaced := last(steps, "text.replaced"):
-        note("A first wording was replaced: ", replaced.get("reason", ""))
+        note(replaced.get("reason", ""))
 
 
 def _unsourced(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
