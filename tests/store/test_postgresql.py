@@ -27,12 +27,14 @@ from scripted_app import Desk, app_with, follow, kinds, new_thread, only, post
 from trimtab.api.server import create_app
 from trimtab.app import SWEEP_SECONDS, Trimtab, open_database, open_library_on
 from trimtab.domain import events as ev
+from trimtab.domain.document import Chunk, Document
 from trimtab.domain.errors import Conflict, InvalidInput, Unavailable
 from trimtab.domain.events import TextDelta
 from trimtab.llm.scripted import Say, call
 from trimtab.settings import Settings
 from trimtab.store import feedback, people, runners, schema, threads, turns
 from trimtab.store.database import Database
+from trimtab.store.documents import SqlDocumentStore
 from trimtab.store.migrate import migrate
 
 numbers = itertools.count()
@@ -186,7 +188,39 @@ def test_documents_are_ingested_searched_replaced_and_deleted(tmp_path: Path, ur
     assert kept
 
 
+def test_a_document_with_nul_in_its_text_is_kept_and_its_spans_still_fit(database: Database) -> None:
+    store = SqlDocumentStore(database.engine, database.reader)
+    text = "One\0two. Three four."
+    piece = Chunk("chk_1", "doc_1", 0, start=9, end=20, heading=("A\0B",), context="A\0B", embedder="test")
+    store.put([(Document("doc_1", "ada", "a\0.txt", "a\0.txt"), text, [piece])])
+    chunk, document, found = store.found("ada", ["chk_1"])["chk_1"]
+    assert (found, document.name, chunk.start) == ("Three four.", "a\ufffd.txt", 9)
+    assert store.text("ada", "doc_1") == "One\ufffdtwo. Three four."
+
+
 # ---------------------------------------------------------------------- what goes wrong
+
+
+async def test_a_write_that_fails_takes_back_only_its_own(database: Database) -> None:
+    def name(connection: Connection, number: int) -> int:
+        people.ensure_user(connection, f"user {number}")
+        if number % 3 == 1:
+            raise Conflict("no")
+        if number % 3 == 2:
+            people.ensure_user(connection, "x" * 121)  # longer than the column
+        return number
+
+    held = threading.Event()
+    first = asyncio.create_task(database.write(lambda c: held.wait(5)))  # what follows queues up and shares a commit
+    await asyncio.sleep(0.05)
+    waiting = asyncio.gather(*(database.write(name, n) for n in range(12)), return_exceptions=True)
+    await asyncio.sleep(0.05)
+    held.set()
+    results = await waiting
+    await first
+    kept = await database.read(lambda c: set(c.execute(select(schema.users.c.name)).scalars()))
+    assert kept == {f"user {n}" for n in range(0, 12, 3)}
+    assert [type(r) for r in results[:3]] == [int, Conflict, InvalidInput]
 
 
 def test_a_database_that_cannot_be_opened_says_what_to_do_and_keeps_the_password(
