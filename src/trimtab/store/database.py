@@ -296,8 +296,8 @@ def _known(url: str) -> URL:
 
 
 def reason_of(error: exc.DBAPIError) -> str:
-    """What the database said, in one line."""
-    return " ".join(str(error.orig).split())
+    """What the database said, in one line without a full stop: it becomes part of a sentence."""
+    return " ".join(str(error.orig).split()).rstrip(".?!")
 
 
 def _translate(error: exc.DBAPIError) -> TrimtabError:

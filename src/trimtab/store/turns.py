@@ -22,12 +22,13 @@ from . import threads as _threads
 from .encoding import dumps
 from .schema import approvals, events, messages, threads, turns
 
-APPROVAL_SECONDS = 24 * 3600.0
+ORPHAN_SECONDS = 30.0
 ACTIVE = (ev.TurnStatus.RUNNING, ev.TurnStatus.WAITING)
 
 # Statements of every turn, built once (see `threads.py`).
 _ACTIVE = select(turns.c.id).where(turns.c.thread_id == bindparam("thread"), turns.c.status.in_(ACTIVE))
-_ONE = select(*(c for c in turns.c if c.name != "stop_at")).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
+_SHOWN = [c for c in turns.c if c.name != "stop_at"]
+_ONE = select(*_SHOWN).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
 _OPEN = turns.insert()
 _LOG = events.insert().returning(events.c.seq, sort_by_parameter_order=True)
 _READ = (
@@ -249,15 +250,31 @@ def interrupt_abandoned(connection: Connection, alive: Collection[str]) -> list[
         select(turns).where(turns.c.status == ev.TurnStatus.RUNNING.value, turns.c.runner.not_in(alive))
     ).all()
     for row in rows:
-        turn = dict(row._mapping)
-        failed = ev.TurnFailed(
-            status=ev.TurnStatus.INTERRUPTED,
-            code="interrupted",
-            message="Trimtab stopped while this was being answered. What it had is kept; ask again for the rest.",
-            text=draft(connection, turn["id"]),
-        )
-        append(connection, turn, [failed])
+        _interrupt(connection, dict(row._mapping))
     return [row.id for row in rows]
+
+
+def close_orphans(connection: Connection, runner: str, live: Collection[str]) -> None:
+    """Close the turns that this process should be running and is not: their last event could not be kept."""
+    rows = connection.execute(
+        select(turns).where(
+            turns.c.status == ev.TurnStatus.RUNNING.value,
+            turns.c.runner == runner,
+            turns.c.id.not_in(live),
+            turns.c.created_at < time.time() - ORPHAN_SECONDS,
+        )
+    ).all()
+    for row in rows:
+        _interrupt(connection, dict(row._mapping))
+
+
+def _interrupt(connection: Connection, turn: Mapping[str, Any]) -> None:
+    begun = ev.left_open(ev.from_wire(wire) for _, wire in log(connection, turn["id"], limit=1_000_000, deltas=False))
+    message = "Trimtab stopped while this was being answered. What it had is kept; ask again for the rest."
+    if begun:
+        message = f"Trimtab stopped while this was being answered. {ev.CHECK_FIRST}"
+    text = draft(connection, turn["id"])
+    append(connection, turn, [*begun, ev.TurnFailed(ev.TurnStatus.INTERRUPTED, "interrupted", message, text)])
 
 
 # ---------------------------------------------------------------------- approvals
@@ -335,13 +352,23 @@ def decide(
 
 
 def expire(connection: Connection) -> None:
-    """Mark approvals whose time is over and log it; their turns are then among `decided`."""
+    """Mark approvals whose time is over and log it; their turns are then among `decided`.
+
+    One that was given but not taken up in time (Trimtab was stopped) is over as well: what it allowed may not be what
+    anybody wants by now.
+    """
     rows = connection.execute(
         select(approvals, turns.c.status.label("turn_status"))
         .join(turns, turns.c.id == approvals.c.turn_id)
-        .where(approvals.c.status == "pending", approvals.c.expires_at <= time.time())
+        .where(
+            approvals.c.expires_at <= time.time(),
+            (approvals.c.status == "pending")
+            | ((approvals.c.status == "approve") & (turns.c.status == ev.TurnStatus.WAITING.value)),
+        )
     ).all()
     for row in rows:
+        if row.status == "approve" and not _is_open(connection, row.turn_id, row.call_id):
+            continue
         connection.execute(update(approvals).where(approvals.c.id == row.id).values(status="expired"))
         if row.turn_status in ACTIVE:
             turn = get(connection, row.owner_id, row.turn_id)
@@ -359,6 +386,11 @@ def decided(connection: Connection) -> list[dict[str, Any]]:
         )
     ).all()
     return [dict(row._mapping) for row in found if _has_work(connection, row.id)]
+
+
+def _is_open(connection: Connection, turn_id: str, call_id: str) -> bool:
+    results = select(events.c.data).where(events.c.turn_id == turn_id, events.c.type == ev.ToolFinished.type)
+    return all(orjson.loads(data)["call_id"] != call_id for data in connection.execute(results).scalars())
 
 
 def _has_work(connection: Connection, turn_id: str) -> bool:
@@ -379,10 +411,12 @@ def wait_if_undecided(connection: Connection, turn_id: str) -> bool:
     return True
 
 
-def cancel_waiting(connection: Connection, turn: Mapping[str, Any]) -> bool:
-    """End a turn that waits for an approval, keeping what it had; False when it does not wait any more."""
+def cancel_idle(connection: Connection, turn: Mapping[str, Any], runner: str) -> bool:
+    """End a turn that nobody is running, keeping what it had: one that waits for an approval, or one of `runner` (the
+    caller, which knows that it runs it no more). False when it has ended or somebody runs it."""
     current = get(connection, turn["owner_id"], turn["id"])
-    if current["status"] != ev.TurnStatus.WAITING:
+    left = current["status"] == ev.TurnStatus.RUNNING and turn["runner"] == current["runner"] == runner
+    if current["status"] != ev.TurnStatus.WAITING and not (left and turn["status"] == ev.TurnStatus.RUNNING):
         return False
     text = draft(connection, turn["id"])
     append(connection, turn, [ev.TurnFinished(ev.TurnStatus.CANCELLED, text, finish_reason="cancelled")])
