@@ -28,6 +28,7 @@ from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
+from trimtab.domain.ownership import FolderLock
 from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
@@ -167,6 +168,9 @@ class Trimtab:
         async with contextlib.AsyncExitStack() as stack:
             database = await asyncio.to_thread(open_database, settings)
             stack.callback(database.close)
+            if not database.shared:
+                # Two processes over one SQLite file would each take the other's running turns for abandoned.
+                stack.callback(FolderLock(settings.home, "Trimtab's data").release)
             library: Library | None = None
             embedder: Embedder | None = None
             if not retrieval and model is None:
@@ -195,8 +199,8 @@ class Trimtab:
                 embedder=embedder,
                 served=served,
             )
-            await self._start()
             stack.push_async_callback(self._stop)
+            await self._start()
             yield self
 
     async def _start(self) -> None:
@@ -249,6 +253,7 @@ class Trimtab:
                 if self.database.shared:
                     await self._close_abandoned()
                 await self.database.write(turns.expire)
+                await self.database.write(turns.close_orphans, self.runner.id, self.runner.turns())
                 for turn in await self.database.read(turns.decided):
                     await self._publish(turn)
                     await self._go_on(turn)
@@ -339,9 +344,10 @@ class Trimtab:
         if not await self.runner.cancel(turn_id):
             if turn["status"] == ev.TurnStatus.RUNNING and self.database.shared:
                 turn = await self._stopped_elsewhere(turn)
-            if turn["status"] == ev.TurnStatus.WAITING:
-                await self.database.write(turns.cancel_waiting, turn)
+            if await self.database.write(turns.cancel_idle, turn, self.runner.id):
                 await self._publish(turn)
+            else:  # a decision came in just now and set it going
+                await self.runner.cancel(turn_id)
         return await self.database.read(turns.get, owner, turn_id)
 
     async def _stopped_elsewhere(self, turn: dict[str, Any]) -> dict[str, Any]:
@@ -385,6 +391,10 @@ class Trimtab:
 
     async def _go_on(self, turn: Mapping[str, Any]) -> None:
         """Take up a waiting turn whose approval was decided."""
+        # Shielded: whoever asked may hang up, and a turn that was taken up must be run.
+        await asyncio.shield(asyncio.create_task(self._take_up(turn)))
+
+    async def _take_up(self, turn: Mapping[str, Any]) -> None:
         if await self.database.write(turns.resume, turn["id"], self.runner.id):
             so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn["id"], limit=100_000)]
             row = await self.database.read(turns.get, turn["owner_id"], turn["id"])
@@ -524,9 +534,3 @@ def open_library_on(
     store = SqlDocumentStore(database.engine, database.reader)
     loader = Loader(LoadLimits(file=settings.max_upload_mb * 1_000_000))
     return Library(store, embedder, settings.index_dir, options, loader, progress), embedder
-
-
-def open_library(settings: Settings) -> Library:
-    """The document library for a command that runs without the server."""
-    library, _ = open_library_on(settings, open_database(settings))
-    return library

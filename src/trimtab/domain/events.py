@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -218,6 +218,27 @@ class TurnFailed(Event):
     code: str
     message: str
     text: str = ""
+
+
+CHECK_FIRST = "Something you approved had been started: see whether it took effect before you ask again."
+
+
+def left_open(so_far: Iterable[Event]) -> list[ToolFinished]:
+    """Results for the approved calls that were started and have none: a turn that ends now must not hide them."""
+    requests: dict[str, ToolRequested] = {}
+    started: dict[str, ToolRequested] = {}
+    for event in so_far:
+        match event:
+            case ToolRequested():
+                requests[event.call_id] = event
+            case ApprovalDecided(decision="approve") if event.call_id in requests:
+                started[event.call_id] = requests[event.call_id]
+            case ApprovalDecided():
+                started.pop(event.call_id, None)
+            case ToolFinished():
+                started.pop(event.call_id, None)
+    text = "It was started and then cut off. Whether it took effect is not known."
+    return [ToolFinished(r.call_id, r.tool, r.connector, CallStatus.CANCELLED, text) for r in started.values()]
 
 
 TYPES: dict[str, type[Event]] = {cls.type: cls for cls in Event.__subclasses__()}

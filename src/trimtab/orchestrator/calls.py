@@ -58,7 +58,7 @@ class Toolset:
     def schema(self, name: str) -> Mapping[str, Any]:
         """The arguments' JSON schema, closed: what it does not name is refused, whether or not the tool says so."""
         parameters = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})
-        return {"type": "object", "additionalProperties": False, **parameters}
+        return {"type": "object", **parameters, "additionalProperties": False}
 
     def fault(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What is wrong with a call, for the model and the person to read; empty when nothing is."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from trimtab.domain import events as ev
@@ -125,8 +126,8 @@ class Runner:
             if writer.finished or await self._log.wait_if_undecided(row):
                 return
             so_far = [ev.from_wire(wire) for _, wire in await self._log.events(row["id"])]
-            turn = Turn(**{**turn.__dict__, "so_far": so_far})
-            writer = _Writer(row, self._log, self.hub, so_far)
+            turn = replace(turn, so_far=so_far)
+            writer.so_far = so_far  # the decision was logged by somebody else
 
     def _stopped(self, writer: _Writer, *, shutdown: bool) -> ev.Event:
         if shutdown:
@@ -136,6 +137,8 @@ class Runner:
 
     async def _end(self, writer: _Writer, event: ev.Event) -> None:
         if not writer.finished:
+            for begun in ev.left_open(writer.so_far):
+                writer.add(begun)
             writer.add(event)
         for pause in RETRY_SECONDS:
             try:
@@ -211,6 +214,8 @@ class _Writer:
         self._last_began = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self.so_far: Sequence[ev.Event] = ()
+        """What the turn did with tools, for whoever has to close it."""
         for event in so_far:
             self._note(event)
 
@@ -282,6 +287,8 @@ class _Writer:
                 self.text += event.text
             case ev.TextReplaced():
                 self.text = event.text
+            case ev.ToolRequested() | ev.ApprovalDecided() | ev.ToolFinished():
+                self.so_far = (*self.so_far, event)
             case ev.TurnFinished() | ev.TurnFailed():
                 self.finished = True
 

@@ -39,6 +39,9 @@ from .context import Past
 ASKS = "trimtab_asks"
 """Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
 
+READERS = 6
+"""Calls that only read and run at the same time."""
+
 PHRASING: dict[str, Any] = {"temperature": 0.0, "max_tokens": 64, "stop": ["\n"]}
 """How a small model is asked to word something: greedily, and one paragraph. What it adds after that is made up."""
 
@@ -119,7 +122,8 @@ class _State:
             case ev.ApprovalDecided():
                 call = self._call(event.call_id)
                 call.decision = event.decision
-                call.arguments = event.arguments or call.arguments
+                if event.decision == "approve":
+                    call.arguments = event.arguments  # what the person saw or wrote, even if that is nothing
             case ev.ToolFinished():
                 self._call(event.call_id).result = event
                 self.spent["tools"] += event.seconds
@@ -381,6 +385,10 @@ class Orchestrator:
     async def _run_calls(self, turn: Turn, state: _State, toolset: Toolset) -> AsyncIterator[ev.Event]:
         """Bring every open call as far as it can get: run, refuse, or ask a person."""
         ready: list[Call] = []
+        for call in state.calls[self.limits.calls :]:
+            if call.result is None:
+                text = f"One turn makes at most {self.limits.calls} calls; this one was not made."
+                yield finished(call.request, ev.CallStatus.CANCELLED, text)
         for call in state.open_calls:
             fault = toolset.fault(call.request.tool, call.arguments)
             if fault:
@@ -399,7 +407,8 @@ class Orchestrator:
                 yield self._approval(call, state)
         readers = [c for c in ready if toolset.effect(c.request.tool) is Effect.READ]
         if len(readers) > 1:
-            tasks = [asyncio.create_task(execute(toolset, c)) for c in readers]
+            room = asyncio.Semaphore(READERS)
+            tasks = [asyncio.create_task(_within(room, toolset, c)) for c in readers]
             try:
                 for done in asyncio.as_completed(tasks):
                     yield await done
@@ -491,6 +500,11 @@ def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
         lineage=ev.Lineage(model=profile.name, version=profile.version, prompt_version=prompts.VERSION),
         finish_reason="cancelled",
     )
+
+
+async def _within(room: asyncio.Semaphore, toolset: Toolset, call: Call) -> ev.ToolFinished:
+    async with room:
+        return await execute(toolset, call)
 
 
 def _as_chunk(chunk: Any) -> AIMessageChunk:

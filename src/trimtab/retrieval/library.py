@@ -19,6 +19,7 @@ import numpy as np
 
 from trimtab.domain.document import Chunk, Document
 from trimtab.domain.errors import InvalidInput, NotFound, Unavailable
+from trimtab.domain.ownership import FolderLock
 from trimtab.domain.passage import Passage, Span
 
 from .contracts import DocumentStore, Encoder, Matrix
@@ -26,7 +27,7 @@ from .ingest import IngestEvent, IngestOptions, Ingestor, embedded_text
 from .keywords import KeywordIndex
 from .loading import Loader
 from .search import Filters, Quote, best_sentences, cosines, fuse, nearest_exactly
-from .vectors import FolderLock, VectorIndex
+from .vectors import VectorIndex
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Library:
         self._loader = loader or Loader()
         self._writing = threading.RLock()
         self._closed = False
-        self._lock = FolderLock(index_dir)
+        self._lock = FolderLock(index_dir, "The search index")
         try:
             self._vectors = VectorIndex(index_dir / "chroma", embedder.fingerprint)
             self._keywords = KeywordIndex(index_dir / "keywords.db")

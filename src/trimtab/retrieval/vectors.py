@@ -8,16 +8,14 @@ and it is fast: filtered Chroma queries are 25-80 times slower than plain ones, 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import chromadb
 import numpy as np
@@ -30,35 +28,6 @@ Matrix = npt.NDArray[np.float32]
 
 _HNSW = {"space": "cosine", "ef_construction": 100, "max_neighbors": 16, "ef_search": 100}
 _BATCH = 1000
-
-
-class FolderLock:
-    """Exclusive ownership of an index folder by this process, released by the system if the process dies.
-
-    Raises:
-        Unavailable: another process has it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = (folder / "owner.lock").open("a+", encoding="ascii")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            owner = self._file.read(20).strip() or "unknown"
-            self._file.close()
-            raise Unavailable(
-                f"The search index in {folder} is open in another process (pid {owner}). Use the running server: "
-                "commands find it by themselves when it answers, or stop it and retry.",
-                folder=str(folder),
-            ) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def release(self) -> None:
-        self._file.close()
 
 
 class VectorIndex:

@@ -81,7 +81,10 @@ def find(
     query = select(threads).where(threads.c.owner_id == owner)
     if text.strip():
         wanted = f"%{_escape_like(text.strip())}%"
-        inside = select(messages.c.thread_id).where(messages.c.text.ilike(wanted, escape="\\"))
+        mine = select(threads.c.id).where(threads.c.owner_id == owner)
+        inside = select(messages.c.thread_id).where(
+            messages.c.thread_id.in_(mine), messages.c.text.ilike(wanted, escape="\\")
+        )
         query = query.where(threads.c.title.ilike(wanted, escape="\\") | threads.c.id.in_(inside))
     if before is not None:
         query = query.where(threads.c.updated_at < before)
