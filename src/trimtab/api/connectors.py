@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from trimtab.connect.toolbox import ConnectorStatus
-from trimtab.domain.errors import Forbidden
+from trimtab.connect.toolbox import ConnectorStatus, ToolStatus
+from trimtab.domain.errors import Forbidden, NotFound
 from trimtab.domain.tool import Effect
 
 from .access import App, Known
@@ -52,14 +52,30 @@ async def switch(app: App, caller: Known, name: str, body: Switch) -> dict[str, 
 @router.post("/{name}/call")
 async def call(app: App, caller: Known, name: str, body: HandCall) -> dict[str, Any]:
     """Run one tool because a person asked for exactly this."""
-    full = body.tool if "." in body.tool else f"{name}.{body.tool}"
-    status = app.toolbox.connector(name)
-    tool = next((t for t in status.tools if t.name == full), None)
-    if tool is not None and tool.info.effect is not Effect.READ and not body.confirm:
-        raise Forbidden(f"'{full}' changes something outside ({tool.info.effect}). Send \"confirm\": true to run it.")
+    tool = _tool(app.toolbox.connector(name), body.tool)
+    if tool.info.effect is not Effect.READ and not body.confirm:
+        raise Forbidden(
+            f"'{tool.name}' changes something outside ({tool.info.effect}). Send \"confirm\": true to run it."
+        )
     began = time.monotonic()
-    outcome = await app.toolbox.call(full, body.arguments)
+    outcome = await app.toolbox.call(tool.name, body.arguments)
     return {**asdict(outcome), "seconds": round(time.monotonic() - began, 4)}
+
+
+def _tool(status: ConnectorStatus, wanted: str) -> ToolStatus:
+    """The connector's tool by its own name, ``connector.tool`` or the model's ``connector_tool``.
+
+    The toolbox knows every connector's tools by several names. Only the tool found here is run, by its full name, so
+    that the effect that was looked at is the effect of what runs.
+
+    Raises:
+        NotFound: this connector has no such tool, whatever others may have.
+    """
+    for tool in status.tools:
+        if wanted in (tool.name, tool.info.name, tool.name.partition(".")[2]):
+            return tool
+    own = ", ".join(tool.name for tool in status.tools) or "none"
+    raise NotFound(f"Connector '{status.name}' has no tool {wanted[:200]!r}. It has: {own}.")
 
 
 def _entry(status: ConnectorStatus) -> dict[str, Any]:

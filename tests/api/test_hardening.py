@@ -1,0 +1,72 @@
+"""What a server refuses, limits and lets go of, tried over HTTP on an app whose model follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from scripted_app import Desk, app_with
+from trimtab.api.server import create_app
+from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.connect import Connector, Effect
+from trimtab.store import people
+
+
+async def new_key(app: Trimtab, user: str = LOCAL_USER) -> str:
+    return await app.database.write(people.create_key, user, "a test")
+
+
+@asynccontextmanager
+async def client_of(app: Trimtab, *, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app's whole HTTP side, without a socket between. It sees a response when it is complete."""
+    headers = {"Authorization": f"Bearer {key or await new_key(app)}"}
+    transport = httpx.ASGITransport(create_app(app), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", headers=headers, timeout=30
+    ) as client:
+        yield client
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert error["code"] == code
+    return error
+
+
+# ---------------------------------------------------------------------- tools run by hand
+
+
+@pytest.mark.parametrize("name", ["desk.stamp", "desk_stamp"])
+async def test_a_tool_of_another_connector_is_not_run_through_a_harmless_one(tmp_path: Path, name: str) -> None:
+    desk, calm = Desk(), Connector(name="calm", version="1.0.0", description="Reads only.")
+
+    @calm.tool(effect=Effect.READ)
+    async def breathe() -> str:
+        """Breathe in and out."""
+        return "In. Out."
+
+    async with app_with([], tmp_path, desk=desk) as app, client_of(app) as client:
+        app.toolbox.add(calm)
+        asked = {"tool": name, "arguments": {"text": "x"}}
+        refused(await client.post("/v1/connectors/calm/call", json=asked), 404, "not_found")
+        refused(await client.post("/v1/connectors/calm/call", json=asked | {"confirm": True}), 404, "not_found")
+        assert desk.ran == []
+        assert (await client.post("/v1/connectors/calm/call", json={"tool": "breathe"})).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["stamp", "desk.stamp", "desk_stamp"])
+async def test_a_tool_with_an_effect_needs_a_confirmation_by_each_of_its_names(tmp_path: Path, name: str) -> None:
+    desk = Desk()
+    async with app_with([], tmp_path, desk=desk) as app, client_of(app) as client:
+        asked = {"tool": name, "arguments": {"text": "paid"}}
+        refused(await client.post("/v1/connectors/desk/call", json=asked), 403, "forbidden")
+        assert desk.ran == []
+        done = await client.post("/v1/connectors/desk/call", json=asked | {"confirm": True})
+        assert done.status_code == 200, done.text
+        assert desk.ran == ["stamp paid"]
