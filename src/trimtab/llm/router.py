@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,26 +53,42 @@ about plants, and so is `water_plants`, but a description alone cannot say that 
 
 
 class VectorCache:
-    """Embeddings by text, so that a tool or a message is embedded once. Keeps the newest `size`."""
+    """Embeddings by text, so that a tool or a message is embedded once. Keeps the `size` last used.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, embedder: Embedder, size: int = 8192) -> None:
         self._embedder = embedder
         self._size = size
         self._kept: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = threading.Lock()
 
     def of(self, texts: Sequence[str]) -> Vectors:
         """One row for each text, of length 1."""
-        unknown = [t for t in dict.fromkeys(texts) if t not in self._kept]
-        fresh: dict[str, Vectors] = {}
+        rows = self._known(texts)
+        unknown = [t for t in dict.fromkeys(texts) if t not in rows]
         if unknown:
-            rows = np.asarray(self._embedder.embed_documents(unknown), dtype=np.float32)
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            fresh = dict(zip(unknown, rows / np.maximum(norms, 1e-9), strict=True))
-        result = np.stack([fresh[t] if t in fresh else self._kept[t] for t in texts])
-        self._kept.update(fresh)
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)
-        return result
+            made = np.asarray(self._embedder.embed_documents(unknown), dtype=np.float32)
+            norms = np.linalg.norm(made, axis=1, keepdims=True)
+            fresh = dict(zip(unknown, made / np.maximum(norms, 1e-9), strict=True))
+            rows |= fresh
+            self._keep(fresh)
+        return np.stack([rows[t] for t in texts])
+
+    def _known(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """What is here already, taken at once: another thread may make it go while the rest is embedded."""
+        with self._lock:
+            found = {t: self._kept[t] for t in texts if t in self._kept}
+            for text in found:
+                self._kept.move_to_end(text)
+        return found
+
+    def _keep(self, fresh: dict[str, Vectors]) -> None:
+        with self._lock:
+            self._kept.update(fresh)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
 
 
 @dataclass(frozen=True)
