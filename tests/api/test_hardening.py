@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,10 +13,15 @@ import httpx
 import pytest
 
 from scripted_app import Desk, app_with
+from trimtab.api import guard
 from trimtab.api.server import create_app
 from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.connect import Connector, Effect
 from trimtab.store import people
+
+JSON = {"Content-Type": "application/json"}
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=edge"}
+PART = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nA.\r\n'
 
 
 async def new_key(app: Trimtab, user: str = LOCAL_USER) -> str:
@@ -70,3 +77,50 @@ async def test_a_tool_with_an_effect_needs_a_confirmation_by_each_of_its_names(t
         done = await client.post("/v1/connectors/desk/call", json=asked | {"confirm": True})
         assert done.status_code == 200, done.text
         assert desk.ran == ["stamp paid"]
+
+
+# ---------------------------------------------------------------------- bodies
+
+
+async def in_pieces(piece: bytes, count: int, pause: float = 0.0, *, sent: list[int] | None = None) -> Any:
+    """A chunked body: without a declared length, one piece after another."""
+    for number in range(count):
+        if sent is not None:
+            sent.append(number)
+        await asyncio.sleep(pause)
+        yield piece
+
+
+async def test_a_body_that_drips_has_one_deadline_for_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.4)
+    async with app_with([], tmp_path) as app, client_of(app) as client:
+        began = time.monotonic()
+        slow = await client.post("/v1/threads", content=in_pieces(b" ", 30, 0.1), headers=JSON)
+    refused(slow, 408, "timeout")
+    assert time.monotonic() - began < 2
+
+
+async def test_an_upload_that_drips_has_a_deadline_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "UPLOAD_SECONDS", 0.4)
+    async with app_with([], tmp_path) as app, client_of(app) as client:
+        slow = await client.post("/v1/documents", content=in_pieces(PART, 30, 0.1), headers=MULTIPART)
+    refused(slow, 408, "timeout")
+
+
+@pytest.mark.parametrize("path", ["/v1/threads", "/v1/documents"])
+async def test_a_body_too_large_without_a_declared_length_is_told_so(tmp_path: Path, path: str) -> None:
+    headers = MULTIPART if path == "/v1/documents" else JSON
+    async with app_with([], tmp_path, max_upload_mb=1) as app, client_of(app) as client:
+        large = await client.post(path, content=in_pieces(PART + b"x" * 100_000, 30), headers=headers)
+    assert "1,000,000 bytes" in refused(large, 413, "too_large")["message"]
+
+
+async def test_an_upload_without_a_valid_key_is_refused_before_a_byte_of_it_is_read(tmp_path: Path) -> None:
+    sent: list[int] = []
+    async with app_with([], tmp_path) as app, client_of(app, key="tt_somebody_elses_old_key") as client:
+        answer = await client.post("/v1/documents", content=in_pieces(PART, 5, sent=sent), headers=MULTIPART)
+    refused(answer, 401, "unauthenticated")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert sent == []

@@ -6,6 +6,7 @@ Written as plain ASGI, since it must see a body while it streams in, and must no
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import re
@@ -25,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1_000_000
 BODY_SECONDS = 30.0
-"""For a whole body that is not an upload; uvicorn itself has no limit for a slow one."""
+"""For a whole body that is not an upload, from the first look at it; uvicorn itself has no limit for a slow one."""
+UPLOAD_SECONDS = 600.0
 _SAFE_ID = re.compile(r"^[\w-]{1,64}$")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -63,13 +65,14 @@ class Guard:
         if fault := self._host_fault(headers):
             await error_response(fault, 421, "wrong_host")(scope, receive, tagged)
             return
-        upload = scope["path"] in self._uploads
+        upload = scope["path"] in self._uploads and scope["method"] == "POST"
         limit = self._upload_limit if upload else BODY_LIMIT
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             await of_error(_too_large(limit))(scope, receive, tagged)
             return
-        await self._app(scope, _Capped(receive, limit, None if upload else BODY_SECONDS), tagged)
+        capped = _Capped(receive, limit, UPLOAD_SECONDS if upload else BODY_SECONDS)
+        await self._app(scope, _Known(capped, scope) if upload else capped, tagged)
 
     def _host_fault(self, headers: dict[bytes, bytes]) -> str:
         """A page elsewhere that points its own name at this machine (DNS rebinding) sends that name as Host."""
@@ -80,30 +83,63 @@ class Guard:
         return f"This server does not answer for {name[:100]!r}. Use the address it printed when it started."
 
 
-class _Capped:
-    """`receive` that counts, and gives up on a body that is too long or too slow."""
+class _Refused(HTTPException):
+    """One of our errors, raised while a body is read: FastAPI lets only an HTTPException through there."""
 
-    def __init__(self, receive: Receive, limit: int, seconds: float | None) -> None:
+    def __init__(self, error: TrimtabError) -> None:
+        super().__init__(error.status, error.message)
+        self.error = error
+
+
+class _Capped:
+    """`receive` that counts, and gives up on a body that is too long or, as a whole, too slow."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive = receive
         self._limit = limit
         self._seconds = seconds
+        self._until: float | None = None
         self._seen = 0
         self._done = False
 
     async def __call__(self) -> Message:
-        if self._done or self._seconds is None:
-            message = await self._receive()
-        else:
-            try:
-                message = await asyncio.wait_for(self._receive(), self._seconds)
-            except TimeoutError:
-                raise HTTPException(408, "The request's body took too long to arrive. Send it again.") from None
+        if self._done:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, "The request's body took too long to arrive. Send it again.") from None
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             self._done = not message.get("more_body", False)
             if self._seen > self._limit:
-                raise _too_large(self._limit)
+                raise _Refused(_too_large(self._limit))
         return message
+
+
+class _Known:
+    """`receive` that looks at the key before it takes the first byte: a stranger's upload is not stored, not even read.
+
+    Routes look at it as well; FastAPI reads a body before it asks them.
+    """
+
+    def __init__(self, receive: Receive, scope: Scope) -> None:
+        self._receive = receive
+        self._scope = scope
+        self._known = False
+
+    async def __call__(self) -> Message:
+        if not self._known:
+            header = dict(self._scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            try:
+                await self._scope["app"].state.gate.caller(header)
+            except TrimtabError as error:
+                raise _Refused(error) from None
+            self._known = True
+        return await self._receive()
 
 
 def _too_large(limit: int) -> TooLarge:
@@ -113,7 +149,11 @@ def _too_large(limit: int) -> TooLarge:
 def error_response(message: str, status: int, code: str, detail: dict[str, Any] | None = None) -> Response:
     """The one shape of an error on the wire. OpenAI's clients read `message`, `type` and `code`."""
     body = {"error": {"message": message, "type": code, "code": code, "param": None, "detail": detail or {}}}
-    return Response(orjson.dumps(body, default=str), status, media_type="application/json")
+    try:
+        content = orjson.dumps(body, default=str)
+    except TypeError:  # half of a surrogate pair in what the client sent and the message repeats
+        content = json.dumps(body, default=str).encode()
+    return Response(content, status, media_type="application/json")
 
 
 def of_error(error: TrimtabError) -> Response:
@@ -134,6 +174,8 @@ async def on_trimtab_error(_request: Request, error: Exception) -> Response:
 
 async def on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error, _Refused):
+        return of_error(error.error)
     codes = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large"}
     response = error_response(str(error.detail), error.status_code, codes.get(error.status_code, "http_error"))
     response.headers.update(error.headers or {})
