@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from scripted_app import Desk, app_with
-from trimtab.api import guard
+from trimtab.api import documents, guard
 from trimtab.api.server import create_app
 from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.connect import Connector, Effect
+from trimtab.retrieval.library import Library
 from trimtab.store import people
+from trimtab.store.documents import SqlDocumentStore
 
 JSON = {"Content-Type": "application/json"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=edge"}
@@ -124,3 +131,78 @@ async def test_an_upload_without_a_valid_key_is_refused_before_a_byte_of_it_is_r
     refused(answer, 401, "unauthenticated")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert sent == []
+
+
+# ---------------------------------------------------------------------- taking documents in
+
+
+class HeldEncoder:
+    """Embeds by letters; texts with the word "heavy" only once `free` is set."""
+
+    fingerprint = "letters1"
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+        self.tokenizer.pre_tokenizer = Whitespace()
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        if any("heavy" in text for text in texts):
+            assert self.free.wait(20)
+        rows = np.array([[1.0 + text.count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@asynccontextmanager
+async def with_documents(home: Path, encoder: HeldEncoder) -> AsyncIterator[tuple[Trimtab, httpx.AsyncClient]]:
+    async with app_with([], home) as app:
+        store = SqlDocumentStore(app.database.engine, app.database.reader)
+        with Library(store, encoder, app.settings.index_dir) as library:
+            app.library = library
+            async with client_of(app) as client:
+                yield app, client
+
+
+def upload(client: httpx.AsyncClient, name: str, text: str) -> asyncio.Task[httpx.Response]:
+    return asyncio.create_task(client.post("/v1/documents", files={"file": (name, text)}))
+
+
+async def test_searches_and_health_do_not_wait_behind_uploads(tmp_path: Path) -> None:
+    encoder = HeldEncoder()
+    async with with_documents(tmp_path, encoder) as (_, client):
+        assert (await upload(client, "light.txt", "A light boat.")).status_code == 201
+        heavy = [upload(client, f"{i}.txt", f"A heavy anchor, number {i}.") for i in range(14)]
+        try:
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(5):
+                assert (await client.get("/readyz")).status_code == 200
+                found = await client.post("/v1/search", json={"question": "boat"})
+            assert found.json()["passages"][0]["text"] == "A light boat."
+        finally:
+            encoder.free.set()
+        assert {r.json()["documents"][0]["status"] for r in await asyncio.gather(*heavy)} == {"added"}
+
+
+async def test_more_uploads_than_may_wait_are_told_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "MOST_WAITING", 1)
+    encoder = HeldEncoder()
+    async with with_documents(tmp_path, encoder) as (_, client):
+        taken = [upload(client, f"{i}.txt", f"A heavy anchor, number {i}.") for i in range(3)]
+        try:
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(5):
+                late = await upload(client, "late.txt", "One too many.")
+        finally:
+            encoder.free.set()
+        refused(late, 429, "too_many_requests")
+        assert late.headers["Retry-After"] == "5"
+        assert {r.status_code for r in await asyncio.gather(*taken)} == {201}
+        assert (await upload(client, "late.txt", "One too many.")).status_code == 201
+
+
+async def test_a_question_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    async with with_documents(tmp_path, HeldEncoder()) as (_, client):
+        answer = await client.post("/v1/search", content=rb'{"question": "half \ud800"}', headers=JSON)
+        refused(answer, 400, "invalid_input")

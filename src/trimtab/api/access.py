@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from trimtab.store import people
 KEY_CACHE_SECONDS = 5.0
 """A revoked key is refused after at most this long."""
 WINDOW = 60.0
+MOST_STREAMS = 32
+"""Event streams one key may have open; more where the settings let it have more requests open."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class _Use:
 
     at: deque[float] = field(default_factory=deque)
     running: int = 0
+    watching: int = 0
+    """Event streams that are open."""
 
 
 class Gate:
@@ -95,6 +99,28 @@ class Gate:
         use.running += 1
         return use
 
+    def watch(self, caller: Caller) -> Callable[[], None]:
+        """Count an event stream in; returns what counts it out again, to be called once.
+
+        Raises:
+            TooManyRequests: the key has as many open as it may.
+        """
+        use = self._use.setdefault(caller.key_id, _Use())
+        most = max(MOST_STREAMS, self._trimtab.settings.concurrent)
+        if use.watching >= most:
+            raise TooManyRequests(f"{most} event streams of this key are open already. Close one of them.")
+        use.watching += 1
+
+        def left() -> None:
+            use.watching -= 1
+
+        return left
+
+
+def gate_of(request: Request) -> Gate:
+    gate: Gate = request.app.state.gate
+    return gate
+
 
 def trimtab_of(request: Request) -> Trimtab:
     trimtab: Trimtab = request.app.state.trimtab
@@ -102,7 +128,7 @@ def trimtab_of(request: Request) -> Trimtab:
 
 
 async def _caller(request: Request) -> AsyncIterator[Caller]:
-    gate: Gate = request.app.state.gate
+    gate = gate_of(request)
     caller = await gate.caller(request.headers.get("authorization"))
     request.state.owner = caller.id
     # Watching is not working: a page that polls for events must not use up the rate.
@@ -126,3 +152,12 @@ App = Annotated[Trimtab, Depends(trimtab_of)]
 def public(row: dict[str, Any], *hidden: str) -> dict[str, Any]:
     """A database row without the columns that are nobody's business outside."""
     return {key: value for key, value in row.items() if key not in ("owner_id", *hidden)}
+
+
+def is_whole(text: str) -> bool:
+    """Whether `text` can be written as UTF-8. JSON can bring half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,23 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from pydantic import Field
 from starlette.responses import Response
 
 from trimtab.app import Trimtab
-from trimtab.domain.errors import InvalidInput, Unavailable
+from trimtab.domain.errors import InvalidInput, TooManyRequests, Unavailable
 from trimtab.retrieval import Filters, Library
 
-from .access import App, Known, public
+from .access import App, Known, is_whole, public
 from .threads import Body
 
 router = APIRouter(prefix="/v1", tags=["documents"])
 
 MOST_FILES = 200
+"""In one upload."""
+READERS = 2
+MOST_WAITING = 32
+
+
+class Intake:
+    """Takes uploads in on threads of its own, so that searches, turns and health checks never wait behind files."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="trimtab-intake")
+        self._uploads = 0
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[..., Awaitable[Any]]]:
+        """A place for one upload while the block runs; gives what runs a function on a thread of the intake.
+
+        An upload has one file at a time in the queue, so that a large one does not keep a small one waiting.
+
+        Raises:
+            TooManyRequests: as many uploads as may wait are waiting.
+        """
+        if self._uploads >= READERS + MOST_WAITING:
+            raise TooManyRequests(f"{self._uploads} uploads are being taken in already. Try again soon.", retry_after=5)
+        self._uploads += 1
+        try:
+            yield functools.partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        finally:
+            self._uploads -= 1
+
+    def close(self) -> None:
+        """Take nothing more; the file that is being read is let be."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _intake_of(request: Request) -> Intake:
+    intake: Intake = request.app.state.intake
+    return intake
 
 
 class Which(Body):
@@ -46,6 +87,7 @@ async def listed(app: App, caller: Known) -> dict[str, Any]:
 async def upload(
     app: App,
     caller: Known,
+    intake: Annotated[Intake, Depends(_intake_of)],
     file: Annotated[list[UploadFile], File(max_length=MOST_FILES)],
     collection: Annotated[str, Form(max_length=128)] = "default",
     source: Annotated[list[str] | None, Form(max_length=MOST_FILES)] = None,
@@ -59,9 +101,10 @@ async def upload(
     if len(sources) != len(file):
         raise InvalidInput(f"{len(file)} files came with {len(sources)} sources. Give each its own, or none.")
     results = []
-    for one, origin in zip(file, sources, strict=True):
-        name = one.filename or "unnamed"
-        results.append(await asyncio.to_thread(_take, library, caller.id, name, await one.read(), collection, origin))
+    with intake.place() as run:
+        for one, origin in zip(file, sources, strict=True):
+            name = one.filename or "unnamed"
+            results.append(await run(_take, library, caller.id, name, await one.read(), collection, origin))
     return {"documents": results}
 
 
@@ -92,6 +135,8 @@ async def remove(app: App, caller: Known, document_id: str) -> Response:
 @router.post("/search")
 async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
     """The best passages, also those under the floor: a person who searches decides what is near enough."""
+    if not is_whole(body.question):
+        raise InvalidInput("The question has half of a surrogate pair in it, which is no text.")
     filters = Filters(body.filters.name, body.filters.collection, body.filters.mime)
     found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k, filters, -1.0)
     return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}

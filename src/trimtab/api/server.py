@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -20,8 +23,16 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 def create_app(app: Trimtab) -> FastAPI:
     """The ASGI application for a running installation. Who opened `app` closes it."""
     settings = app.settings
+    intake = documents.Intake()
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        intake.close()
+
     web = FastAPI(
         title="Trimtab",
+        lifespan=running,
         version=trimtab.__version__,
         docs_url=None,  # FastAPI's pages load scripts from another host; /openapi.json is what they show
         redoc_url=None,
@@ -35,6 +46,7 @@ def create_app(app: Trimtab) -> FastAPI:
     )
     web.state.trimtab = app
     web.state.gate = Gate(app)
+    web.state.intake = intake
     for part in (health, openai, threads, turns, feedback, documents, connectors):
         web.include_router(part.router)
     if settings.allowed_origins:

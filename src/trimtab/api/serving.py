@@ -74,7 +74,7 @@ async def serving(app: Trimtab, listening: socket.socket) -> AsyncIterator[Serve
     config = uvicorn.Config(
         create_app(app),
         log_level="warning",
-        lifespan="off",
+        lifespan="on",
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
