@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,16 +15,23 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from langchain_core.outputs import ChatGenerationChunk
+from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from running import free_port
 from scripted_app import Desk, app_with
-from trimtab.api import documents, guard
+from trimtab.api import access, documents, guard, turns
 from trimtab.api.server import create_app
+from trimtab.api.serving import checked_socket, serving
 from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.connect import Connector, Effect
+from trimtab.connect.toolbox import Toolbox
+from trimtab.llm.scripted import Say, ScriptedModel
 from trimtab.retrieval.library import Library
+from trimtab.settings import Settings
 from trimtab.store import people
 from trimtab.store.documents import SqlDocumentStore
 
@@ -206,3 +215,181 @@ async def test_a_question_that_is_no_text_is_refused(tmp_path: Path) -> None:
     async with with_documents(tmp_path, HeldEncoder()) as (_, client):
         answer = await client.post("/v1/search", content=rb'{"question": "half \ud800"}', headers=JSON)
         refused(answer, 400, "invalid_input")
+
+
+async def test_a_server_that_stops_takes_nothing_more_in(tmp_path: Path) -> None:
+    async with with_documents(tmp_path, HeldEncoder()) as (app, _):
+        web = create_app(app)
+        async with web.router.lifespan_context(web):
+            pass
+        headers = {"Authorization": f"Bearer {await new_key(app)}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://localhost") as client:
+            late = await client.post("/v1/documents", files={"file": ("late.txt", "Late.")}, headers=headers)
+        refused(late, 503, "unavailable")
+
+
+# ---------------------------------------------------------------------- answers over the OpenAI half
+
+
+class Watched(ScriptedModel):
+    """Notes when it begins and when it stops, as an engine would be told to."""
+
+    began: asyncio.Event = Field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = Field(default_factory=asyncio.Event)
+
+    async def _astream(self, *given: Any, **options: Any) -> AsyncIterator[ChatGenerationChunk]:
+        self.began.set()
+        try:
+            async for chunk in super()._astream(*given, **options):
+                yield chunk
+        finally:
+            self.stopped.set()
+
+
+@asynccontextmanager
+async def server_of(
+    home: Path, model: ScriptedModel, **settings: Any
+) -> AsyncIterator[tuple[Trimtab, httpx.AsyncClient]]:
+    """The app behind a real socket, with a client that sees a stream as it comes."""
+    loaded = Settings.load(home=home, port=free_port(), **settings)
+    async with Trimtab.open(loaded, model=model, toolbox=Toolbox(), retrieval=False) as app:
+        headers = {"Authorization": f"Bearer {await new_key(app)}"}
+        with contextlib.closing(checked_socket(loaded)) as listening:
+            async with (
+                httpx.AsyncClient(base_url=loaded.url, headers=headers, timeout=10, trust_env=False) as client,
+                serving(app, listening),
+            ):
+                yield app, client
+
+
+def asking(**fields: Any) -> dict[str, Any]:
+    return {"model": "trimtab", "messages": [{"role": "user", "content": "Tell me of the sea."}], **fields}
+
+
+@pytest.mark.parametrize("model", ["trimtab", "given model"])
+async def test_an_answer_that_takes_too_long_is_given_up(tmp_path: Path, model: str) -> None:
+    async with app_with([Say("The sea is wide. " * 20, delay=0.1)], tmp_path) as app, client_of(app) as client:
+        app.settings = app.settings.model_copy(update={"turn_seconds": 0.5})
+        answer = await client.post("/v1/chat/completions", json=asking(model=model))
+        assert "0.5 seconds" in refused(answer, 504, "deadline_exceeded")["message"]
+
+
+async def test_a_stream_that_takes_too_long_ends_with_the_reason(tmp_path: Path) -> None:
+    async with app_with([Say("The sea is wide. " * 20, delay=0.1)], tmp_path) as app, client_of(app) as client:
+        app.settings = app.settings.model_copy(update={"turn_seconds": 1.0})
+        answer = await client.post("/v1/chat/completions", json=asking(stream=True))
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert answer.status_code == 200
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]).startswith("The sea")
+    assert events[-1]["error"]["code"] == "deadline_exceeded"
+
+
+async def test_a_client_that_leaves_before_the_first_word_stops_the_model(tmp_path: Path) -> None:
+    model = Watched([Say("Too late.", delay=60)])
+    async with server_of(tmp_path, model) as (_, client):
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/v1/chat/completions", json=asking(stream=True), timeout=1)
+        assert model.began.is_set()
+        await asyncio.wait_for(model.stopped.wait(), 5)
+
+
+async def test_a_client_that_leaves_in_the_middle_stops_the_model(tmp_path: Path) -> None:
+    model = Watched([Say("The sea is wide. " * 200, delay=0.1)])
+    async with server_of(tmp_path, model) as (_, client):
+        async with client.stream("POST", "/v1/chat/completions", json=asking(stream=True)) as response:
+            async for line in response.aiter_lines():
+                if "content" in line:
+                    break
+        await asyncio.wait_for(model.stopped.wait(), 5)
+
+
+async def test_a_server_that_stops_takes_no_more_questions(tmp_path: Path) -> None:
+    async with app_with(["Never said."], tmp_path) as app, client_of(app) as client:
+        await app.runner.close()
+        refused(await client.post("/v1/chat/completions", json=asking()), 503, "unavailable")
+
+
+@pytest.mark.parametrize("field", ["content", "role", "user", "model"])
+async def test_half_a_character_in_a_request_is_the_clients_fault(tmp_path: Path, field: str) -> None:
+    said = {"role": "user", "content": "Hello."}
+    body = asking(messages=[said | {field: "\ud83d"}]) if field in said else asking() | {field: "\ud83d"}
+    async with app_with(["Hello."], tmp_path) as app, client_of(app) as client:
+        answer = await client.post("/v1/chat/completions", content=json.dumps(body), headers=JSON)
+        refused(answer, *((404, "not_found") if field == "model" else (400, "invalid_input")))
+
+
+# ---------------------------------------------------------------------- streams of events
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams look more often whether they may go on."""
+    monkeypatch.setattr(turns, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(access, "KEY_CACHE_SECONDS", 0.2)
+
+
+def watching(client: httpx.AsyncClient, thread: str) -> Any:
+    return client.stream("GET", "/v1/events", params={"thread": thread}, headers={"Accept": "text/event-stream"})
+
+
+async def ended(response: httpx.Response) -> None:
+    async with asyncio.timeout(5):
+        async for _ in response.aiter_bytes():
+            pass
+
+
+async def new_thread(client: httpx.AsyncClient) -> str:
+    return str((await client.post("/v1/threads", json={})).json()["id"])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stream_ends_soon_after_its_key_was_revoked(tmp_path: Path) -> None:
+    async with server_of(tmp_path, ScriptedModel([])) as (app, client):
+        thread = await new_thread(client)
+        async with watching(client, thread) as response:
+            assert response.status_code == 200
+            (key,) = await app.database.read(people.list_keys)
+            await app.database.write(people.revoke_key, key["id"])
+            await ended(response)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_busy_stream_ends_soon_after_its_key_was_revoked(tmp_path: Path) -> None:
+    model = Watched([Say("The sea is wide. " * 500, delay=0.05)])
+    async with server_of(tmp_path, model) as (app, client):
+        thread = await new_thread(client)
+        await client.post(f"/v1/threads/{thread}/turns", json={"text": "Tell me of the sea."})
+        async with watching(client, thread) as response:
+            (key,) = await app.database.read(people.list_keys)
+            await app.database.write(people.revoke_key, key["id"])
+            await ended(response)
+            assert not model.stopped.is_set()
+        (turn_id,) = app.runner.turns()
+        await app.runner.cancel(turn_id)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_stream_ends_soon_after_its_thread_was_deleted(tmp_path: Path) -> None:
+    async with server_of(tmp_path, ScriptedModel([])) as (_, client):
+        thread = await new_thread(client)
+        async with watching(client, thread) as response:
+            assert (await client.delete(f"/v1/threads/{thread}")).status_code == 204
+            await ended(response)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_key_may_have_only_so_many_streams_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MOST_STREAMS", 2)
+    async with server_of(tmp_path, ScriptedModel([]), concurrent=1) as (_, client):
+        thread = await new_thread(client)
+        async with watching(client, thread), watching(client, thread) as second:
+            async with watching(client, thread) as third:
+                await third.aread()
+                refused(third, 429, "too_many_requests")
+            assert second.status_code == 200
+        for _ in range(50):  # the server hears of the closed connections a moment later
+            async with watching(client, thread) as again:
+                if again.status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
+        pytest.fail("the streams that were closed are still counted")

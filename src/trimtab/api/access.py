@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -99,7 +99,7 @@ class Gate:
         use.running += 1
         return use
 
-    def watch(self, caller: Caller) -> Callable[[], None]:
+    def watch(self, caller: Caller) -> Callable[[], Awaitable[None]]:
         """Count an event stream in; returns what counts it out again, to be called once.
 
         Raises:
@@ -111,7 +111,7 @@ class Gate:
             raise TooManyRequests(f"{most} event streams of this key are open already. Close one of them.")
         use.watching += 1
 
-        def left() -> None:
+        async def left() -> None:
             use.watching -= 1
 
         return left

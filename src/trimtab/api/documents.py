@@ -35,6 +35,7 @@ class Intake:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="trimtab-intake")
         self._uploads = 0
+        self._closed = False
 
     @contextmanager
     def place(self) -> Iterator[Callable[..., Awaitable[Any]]]:
@@ -44,7 +45,10 @@ class Intake:
 
         Raises:
             TooManyRequests: as many uploads as may wait are waiting.
+            Unavailable: the server is stopping.
         """
+        if self._closed:
+            raise Unavailable("Trimtab is shutting down. Upload again when it is back.")
         if self._uploads >= READERS + MOST_WAITING:
             raise TooManyRequests(f"{self._uploads} uploads are being taken in already. Try again soon.", retry_after=5)
         self._uploads += 1
@@ -55,6 +59,7 @@ class Intake:
 
     def close(self) -> None:
         """Take nothing more; the file that is being read is let be."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

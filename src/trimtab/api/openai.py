@@ -11,7 +11,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,11 +24,11 @@ from starlette.responses import Response
 from trimtab.app import Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain import ids
-from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError, Unavailable
+from trimtab.domain.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, TrimtabError, Unavailable
 from trimtab.orchestrator.turn import Turn
 
 from . import sse
-from .access import App, Known
+from .access import App, Known, is_whole
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 T = TypeVar("T")
@@ -90,10 +90,11 @@ async def model(app: App, caller: Known, name: str) -> dict[str, Any]:
 async def chat(request: Request, app: App, caller: Known, body: ChatRequest) -> Response:
     _known_model(app, body.model)
     _check(app, body)
+    app.runner.ensure_room()
     if body.tools or (body.model != ASSISTANT and not _forwards(app)):
-        return await _answer(request, body, _asked(app, body))
+        return await _answer(request, app, body, _asked(app, body))
     if body.model == ASSISTANT:
-        return await _answer(request, body, _assisted(app, caller.id, body))
+        return await _answer(request, app, body, _assisted(app, caller.id, body))
     return await _forward(request, app, "/chat/completions", body)
 
 
@@ -101,6 +102,7 @@ async def chat(request: Request, app: App, caller: Known, body: ChatRequest) -> 
 async def complete(request: Request, app: App, caller: Known, body: TextRequest) -> Response:
     _known_model(app, body.model)
     _check(app, body)
+    app.runner.ensure_room()
     if not _forwards(app):
         raise Unavailable(f"'{app.profile.name}' has no plain completions here. Use /v1/chat/completions.")
     return await _forward(request, app, "/completions", body)
@@ -117,6 +119,8 @@ async def embeddings(app: App, caller: Known, body: EmbeddingRequest) -> dict[st
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or len(texts) > MOST_INPUTS or any(not t for t in texts):
         raise InvalidInput(f"'input' needs 1 to {MOST_INPUTS} texts that are not empty.")
+    if not all(map(is_whole, texts)):
+        raise InvalidInput("A text of 'input' has half of a surrogate pair in it, which is no text.")
     _check_chars(app, sum(map(len, texts)))
     vectors = await asyncio.to_thread(app.embedder.embed_documents, texts)
     tokens = sum(app.orchestrator.count(texts))
@@ -138,7 +142,7 @@ Piece = AIMessageChunk
 """Answers from every source come as LangChain chunks; the last has the usage and the finish reason."""
 
 
-async def _asked(app: Trimtab, body: ChatRequest) -> AsyncIterator[Piece]:
+async def _asked(app: Trimtab, body: ChatRequest) -> AsyncGenerator[Piece, None]:
     """The model itself, with the client's tools where it has some."""
     model: Any = app.model if body.tools else (app.served.bare if app.served else app.model)
     options: dict[str, Any] = {}
@@ -150,11 +154,12 @@ async def _asked(app: Trimtab, body: ChatRequest) -> AsyncIterator[Piece]:
             raise InvalidInput(f"'tools' or 'tool_choice' is not in OpenAI's format: {error}") from error
     elif body.response_format:
         options["response_format"] = body.response_format
-    async for piece in model.astream(_messages(body), **_sampling(body), **options):
-        yield piece
+    async with contextlib.aclosing(model.astream(_messages(body), **_sampling(body), **options)) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
-async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncIterator[Piece]:
+async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerator[Piece, None]:
     """One turn of the assistant that is not kept: the client has the thread.
 
     What may still be taken back (a small model's wording of a source) is held until it is settled, because this
@@ -212,14 +217,56 @@ def _last(event: ev.TurnFinished) -> Piece:
 # ---------------------------------------------------------------------- how it is sent
 
 
-async def _answer(request: Request, body: ChatRequest, pieces: AsyncIterator[Piece]) -> Response:
+class _Feed:
+    """The pieces of an answer, drawn by a task of its own until `aclose`.
+
+    So the deadline holds while a client reads slowly, and a client that left stops the engine at any moment. Iterated
+    once; an error of the source, or `DeadlineExceeded`, comes after the pieces before it.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[Piece, None], seconds: float) -> None:
+        self._queue: asyncio.Queue[Piece | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._draw(pieces, seconds), name="an answer for a client")
+
+    async def _draw(self, pieces: AsyncGenerator[Piece, None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit, contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    self._queue.put_nowait(piece)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(f"No whole answer within {seconds:g} seconds. Ask again, or ask for less.") from None
+        finally:
+            self._queue.put_nowait(None)
+
+    def __aiter__(self) -> _Feed:
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece = await self._queue.get()
+        if piece is None:
+            await self._task
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Stop what is still being drawn; returns when it has stopped."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def _answer(request: Request, app: Trimtab, body: ChatRequest, pieces: AsyncGenerator[Piece, None]) -> Response:
     head = {"id": "chatcmpl-" + ids.new("cc")[3:], "created": int(time.time()), "model": body.model}
-    if body.stream:
-        # The first piece is awaited here, so that an error before it still has its own status.
-        first = await anext(pieces, None)
-        usage = bool((body.stream_options or {}).get("include_usage"))
-        return sse.response(_chunks(head, first, pieces, usage=usage))
-    whole = await _while_connected(request, _joined(pieces))
+    feed = _Feed(pieces, app.settings.turn_seconds)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(feed.aclose)
+        if body.stream:
+            # The first piece is awaited here, so that an error before it still has its own status.
+            first = await _while_connected(request, _first(feed))
+            usage = bool((body.stream_options or {}).get("include_usage"))
+            return sse.response(_chunks(head, first, feed, usage=usage), stack.pop_all().aclose)
+        whole = await _while_connected(request, _joined(feed))
     calls = _tool_calls(whole, indexed=False)
     message: dict[str, Any] = {"role": "assistant", "content": whole.text or (None if calls else "")}
     if calls:
@@ -257,11 +304,12 @@ async def _chunks(
 async def _forward(request: Request, app: Trimtab, path: str, body: Completion) -> Response:
     """Hand the request to the engine; its answer comes back as it is."""
     assert app.served is not None
-    stack = contextlib.AsyncExitStack()
-    response = await stack.enter_async_context(app.served.forward(path, body.model_dump(exclude_none=True)))
-    if body.stream:
-        return sse.response(_relayed(stack, response))
-    async with stack:
+    async with contextlib.AsyncExitStack() as stack:
+        asked = app.served.forward(path, body.model_dump(exclude_none=True))
+        response = await _while_connected(request, stack.enter_async_context(asked))
+        if body.stream:
+            kept = stack.pop_all()
+            return sse.response(_relayed(kept, response), kept.aclose)
         return Response(await _while_connected(request, response.aread()), media_type="application/json")
 
 
@@ -286,6 +334,11 @@ async def _while_connected(request: Request, work: Awaitable[T]) -> T:
                 raise Unavailable("The client went away.")
     finally:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _first(pieces: AsyncIterator[Piece]) -> Piece | None:
+    return await anext(pieces, None)
 
 
 async def _joined(pieces: AsyncIterator[Piece]) -> Piece:
@@ -331,7 +384,12 @@ def _sampling(body: ChatRequest) -> dict[str, Any]:
 def _check(app: Trimtab, body: Completion) -> None:
     if body.n not in (None, 1):
         raise InvalidInput("Only one answer a request: 'n' must be 1.")
-    _check_chars(app, len(orjson.dumps(body.model_dump(include={"messages", "prompt", "tools"}, exclude_none=True))))
+    try:
+        orjson.dumps(body.model_dump())
+        text = orjson.dumps(body.model_dump(include={"messages", "prompt", "tools"}, exclude_none=True))
+    except TypeError as error:
+        raise InvalidInput(f"The request has something in it that is not valid text or JSON: {error}.") from None
+    _check_chars(app, len(text))
 
 
 def _check_chars(app: Trimtab, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -12,17 +13,19 @@ from starlette.responses import Response
 
 from trimtab.app import Trimtab
 from trimtab.domain import events as ev
-from trimtab.domain.errors import InvalidInput
+from trimtab.domain.errors import InvalidInput, NotFound, Unauthenticated
 from trimtab.orchestrator.runner import POLL_SECONDS
 from trimtab.store import threads, turns
 
 from . import sse
-from .access import App, Known, public
+from .access import App, Gate, Known, gate_of, public
 from .threads import Body
 
 router = APIRouter(prefix="/v1", tags=["turns"])
 
 KEEP_ALIVE_SECONDS = 15.0
+CHECK_SECONDS = 5.0
+"""How often an open stream asks whether its key still counts and what it shows is still there."""
 LONGEST_WAIT = 25.0
 END = (ev.TurnFinished.type, ev.TurnFailed.type)
 
@@ -66,7 +69,9 @@ async def events(
         row = await app.database.read(threads.get, caller.id, str(thread))
     topic = row["id"]
     if "text/event-stream" in request.headers.get("accept", ""):
-        return sse.response(_stream(app, caller.id, topic, after, one_turn=turn is not None))
+        view = View(gate_of(request), request.headers["authorization"], app, caller.id, topic, turn is not None)
+        left = view.gate.watch(caller)
+        return sse.response(_stream(view, after), left)
     found = await _waited(app, caller.id, topic, after, wait, one_turn=turn is not None)
     listed = [{"seq": seq, "turn_id": turn_id, "event": wire} for seq, turn_id, wire in found]
     return {"events": listed, "cursor": listed[-1]["seq"] if listed else after}
@@ -100,16 +105,45 @@ async def _waited(
         return found
 
 
-async def _stream(app: Trimtab, owner: str, topic: str, after: int, *, one_turn: bool) -> AsyncIterator[bytes]:
+@dataclass(frozen=True)
+class View:
+    """What an open stream shows, and by whose leave."""
+
+    gate: Gate
+    authorization: str
+    app: Trimtab
+    owner: str
+    topic: str
+    one_turn: bool
+
+    async def may_go_on(self) -> bool:
+        """False once the key was revoked, or the turn or thread deleted."""
+        try:
+            await self.gate.caller(self.authorization)
+            await self.app.database.read(turns.get if self.one_turn else threads.get, self.owner, self.topic)
+        except (Unauthenticated, NotFound):
+            return False
+        return True
+
+
+async def _stream(view: View, after: int) -> AsyncIterator[bytes]:
     """The log and then the hub, as server-sent events. One turn's stream ends with it; a thread's goes on."""
+    clock = asyncio.get_running_loop().time
+    checked = spoke = clock()
     while True:
-        found = await _waited(app, owner, topic, after, KEEP_ALIVE_SECONDS, one_turn=one_turn)
-        if not found:
+        pause = min(CHECK_SECONDS, KEEP_ALIVE_SECONDS)
+        found = await _waited(view.app, view.owner, view.topic, after, pause, one_turn=view.one_turn)
+        if not found and clock() - spoke >= KEEP_ALIVE_SECONDS:
+            spoke = clock()
             yield sse.KEEP_ALIVE
+        if clock() - checked >= CHECK_SECONDS:
+            if not await view.may_go_on():
+                return
+            checked = clock()
         for seq, turn_id, wire in found:
-            after = seq
+            after, spoke = seq, clock()
             yield sse.line({"seq": seq, "turn_id": turn_id, "event": wire}, id=seq, event=wire["type"])
-            if one_turn and wire["type"] in END:
+            if view.one_turn and wire["type"] in END:
                 return
 
 
