@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import Field
 from tokenizers import Tokenizer
@@ -211,12 +212,6 @@ async def test_more_uploads_than_may_wait_are_told_to_come_back(
         assert (await upload(client, "late.txt", "One too many.")).status_code == 201
 
 
-async def test_a_question_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    async with with_documents(tmp_path, HeldEncoder()) as (_, client):
-        answer = await client.post("/v1/search", content=rb'{"question": "half \ud800"}', headers=JSON)
-        refused(answer, 400, "invalid_input")
-
-
 async def test_a_server_that_stops_takes_nothing_more_in(tmp_path: Path) -> None:
     async with with_documents(tmp_path, HeldEncoder()) as (app, _):
         web = create_app(app)
@@ -316,6 +311,13 @@ async def test_half_a_character_in_a_request_is_the_clients_fault(tmp_path: Path
     async with app_with(["Hello."], tmp_path) as app, client_of(app) as client:
         answer = await client.post("/v1/chat/completions", content=json.dumps(body), headers=JSON)
         refused(answer, *((404, "not_found") if field == "model" else (400, "invalid_input")))
+
+
+async def test_half_a_character_is_not_embedded(tmp_path: Path) -> None:
+    async with app_with([], tmp_path) as app, client_of(app) as client:
+        app.embedder = DeterministicFakeEmbedding(size=4)
+        answer = await client.post("/v1/embeddings", content=json.dumps({"input": ["boat", "\ud83d"]}), headers=JSON)
+        refused(answer, 400, "invalid_input")
 
 
 # ---------------------------------------------------------------------- streams of events

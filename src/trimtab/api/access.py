@@ -152,12 +152,3 @@ App = Annotated[Trimtab, Depends(trimtab_of)]
 def public(row: dict[str, Any], *hidden: str) -> dict[str, Any]:
     """A database row without the columns that are nobody's business outside."""
     return {key: value for key, value in row.items() if key not in ("owner_id", *hidden)}
-
-
-def is_whole(text: str) -> bool:
-    """Whether `text` can be written as UTF-8. JSON can bring half of a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

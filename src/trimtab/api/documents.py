@@ -18,7 +18,7 @@ from trimtab.app import Trimtab
 from trimtab.domain.errors import InvalidInput, TooManyRequests, Unavailable
 from trimtab.retrieval import Filters, Library
 
-from .access import App, Known, is_whole, public
+from .access import App, Known, public
 from .threads import Body
 
 router = APIRouter(prefix="/v1", tags=["documents"])
@@ -140,8 +140,6 @@ async def remove(app: App, caller: Known, document_id: str) -> Response:
 @router.post("/search")
 async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
     """The best passages, also those under the floor: a person who searches decides what is near enough."""
-    if not is_whole(body.question):
-        raise InvalidInput("The question has half of a surrogate pair in it, which is no text.")
     filters = Filters(body.filters.name, body.filters.collection, body.filters.mime)
     found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k, filters, -1.0)
     return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}

@@ -28,7 +28,7 @@ from trimtab.domain.errors import DeadlineExceeded, InvalidInput, NotFound, TooL
 from trimtab.orchestrator.turn import Turn
 
 from . import sse
-from .access import App, Known, is_whole
+from .access import App, Known
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 T = TypeVar("T")
@@ -119,7 +119,7 @@ async def embeddings(app: App, caller: Known, body: EmbeddingRequest) -> dict[st
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or len(texts) > MOST_INPUTS or any(not t for t in texts):
         raise InvalidInput(f"'input' needs 1 to {MOST_INPUTS} texts that are not empty.")
-    if not all(map(is_whole, texts)):
+    if not all(map(_is_whole, texts)):
         raise InvalidInput("A text of 'input' has half of a surrogate pair in it, which is no text.")
     _check_chars(app, sum(map(len, texts)))
     vectors = await asyncio.to_thread(app.embedder.embed_documents, texts)
@@ -390,6 +390,15 @@ def _check(app: Trimtab, body: Completion) -> None:
     except TypeError as error:
         raise InvalidInput(f"The request has something in it that is not valid text or JSON: {error}.") from None
     _check_chars(app, len(text))
+
+
+def _is_whole(text: str) -> bool:
+    """Whether `text` can be written as UTF-8. JSON can bring half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_chars(app: Trimtab, size: int) -> None:
