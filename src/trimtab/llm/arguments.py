@@ -267,4 +267,6 @@ def _as_number(slot: Slot, value: int | float) -> int | float | None:
 
 def _fits(slot: Slot, value: Any) -> bool:
     """Limits of the property itself, so that 99 days are asked about instead of refused later."""
+    if isinstance(value, str) and not value.strip():
+        return False  # "saying ." says nothing
     return bool(Draft202012Validator(dict(slot.schema)).is_valid(value))
