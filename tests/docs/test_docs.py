@@ -130,7 +130,8 @@ def test_every_command_line_that_is_shown_is_understood(page: Path) -> None:
             parse(words)
         except Exception as error:
             raise AssertionError(f"{page.name}: trimtab {shlex.join(words)}: {error}") from error
-    assert lines or page.name in ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks.md", "http-api.md", "security.md", "python-api.md",
+    assert lines or page.name in ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks.md", "http-api.md", "security.md",
+                                  "python-api.md",
                                   "how-a-turn-works.md")  # fmt: skip
 
 
