@@ -10,28 +10,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request
-from langchain_core.messages import AIMessageChunk, BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from trimtab.app import Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain import ids
-from trimtab.domain.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, TrimtabError, Unavailable
+from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from trimtab.orchestrator.turn import Turn
 
-from . import sse
 from .access import App, Known
+from .sending import Piece, Sending, answer, forward
 
 router = APIRouter(prefix="/v1", tags=["openai"])
-T = TypeVar("T")
 
 ASSISTANT = "trimtab"
 EMBEDDING = "all-minilm-l6-v2"
@@ -92,10 +90,10 @@ async def chat(request: Request, app: App, caller: Known, body: ChatRequest) -> 
     _check(app, body)
     app.runner.ensure_room()
     if body.tools or (body.model != ASSISTANT and not _forwards(app)):
-        return await _answer(request, app, body, _asked(app, body))
+        return await answer(request, body.model, _asked(app, body), _sending(app, body))
     if body.model == ASSISTANT:
-        return await _answer(request, app, body, _assisted(app, caller.id, body))
-    return await _forward(request, app, "/chat/completions", body)
+        return await answer(request, body.model, _assisted(app, caller.id, body), _sending(app, body))
+    return await _forwarded(request, app, "/chat/completions", body)
 
 
 @router.post("/completions", response_model=None)
@@ -105,7 +103,7 @@ async def complete(request: Request, app: App, caller: Known, body: TextRequest)
     app.runner.ensure_room()
     if not _forwards(app):
         raise Unavailable(f"'{app.profile.name}' has no plain completions here. Use /v1/chat/completions.")
-    return await _forward(request, app, "/completions", body)
+    return await _forwarded(request, app, "/completions", body)
 
 
 @router.post("/embeddings")
@@ -137,9 +135,6 @@ async def embeddings(app: App, caller: Known, body: EmbeddingRequest) -> dict[st
 
 
 # ---------------------------------------------------------------------- where an answer comes from
-
-Piece = AIMessageChunk
-"""Answers from every source come as LangChain chunks; the last has the usage and the finish reason."""
 
 
 async def _asked(app: Trimtab, body: ChatRequest) -> AsyncGenerator[Piece, None]:
@@ -214,148 +209,6 @@ def _last(event: ev.TurnFinished) -> Piece:
     )
 
 
-# ---------------------------------------------------------------------- how it is sent
-
-
-class _Feed:
-    """The pieces of an answer, drawn by a task of its own until `aclose`.
-
-    So the deadline holds while a client reads slowly, and a client that left stops the engine at any moment. Iterated
-    once; an error of the source, or `DeadlineExceeded`, comes after the pieces before it.
-    """
-
-    def __init__(self, pieces: AsyncGenerator[Piece, None], seconds: float) -> None:
-        self._queue: asyncio.Queue[Piece | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._draw(pieces, seconds), name="an answer for a client")
-
-    async def _draw(self, pieces: AsyncGenerator[Piece, None], seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds) as limit, contextlib.aclosing(pieces):
-                async for piece in pieces:
-                    self._queue.put_nowait(piece)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded(f"No whole answer within {seconds:g} seconds. Ask again, or ask for less.") from None
-        finally:
-            self._queue.put_nowait(None)
-
-    def __aiter__(self) -> _Feed:
-        return self
-
-    async def __anext__(self) -> Piece:
-        piece = await self._queue.get()
-        if piece is None:
-            await self._task
-            raise StopAsyncIteration
-        return piece
-
-    async def aclose(self) -> None:
-        """Stop what is still being drawn; returns when it has stopped."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-
-async def _answer(request: Request, app: Trimtab, body: ChatRequest, pieces: AsyncGenerator[Piece, None]) -> Response:
-    head = {"id": "chatcmpl-" + ids.new("cc")[3:], "created": int(time.time()), "model": body.model}
-    feed = _Feed(pieces, app.settings.turn_seconds)
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(feed.aclose)
-        if body.stream:
-            # The first piece is awaited here, so that an error before it still has its own status.
-            first = await _while_connected(request, _first(feed))
-            usage = bool((body.stream_options or {}).get("include_usage"))
-            return sse.response(_chunks(head, first, feed, usage=usage), stack.pop_all().aclose)
-        whole = await _while_connected(request, _joined(feed))
-    calls = _tool_calls(whole, indexed=False)
-    message: dict[str, Any] = {"role": "assistant", "content": whole.text or (None if calls else "")}
-    if calls:
-        message["tool_calls"] = calls
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(whole)}
-    return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(whole)})
-
-
-async def _chunks(
-    head: Mapping[str, Any], first: Piece | None, rest: AsyncIterator[Piece], *, usage: bool
-) -> AsyncIterator[bytes]:
-    def chunk(delta: Mapping[str, Any], reason: str | None = None) -> bytes:
-        choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
-        return sse.line({**head, "object": "chat.completion.chunk", "choices": choices})
-
-    whole = Piece(content="")
-    yield chunk({"role": "assistant", "content": ""})
-    try:
-        async for piece in _chained(first, rest):
-            joined: Any = whole + piece
-            whole = joined
-            if piece.text:
-                yield chunk({"content": piece.text})
-    except TrimtabError as error:
-        yield sse.line({"error": {"message": error.message, "type": error.code, "code": error.code}})
-        return
-    if calls := _tool_calls(whole, indexed=True):
-        yield chunk({"tool_calls": calls})
-    yield chunk({}, _reason(whole))
-    if usage:
-        yield sse.line({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(whole)})
-    yield sse.line(b"[DONE]")
-
-
-async def _forward(request: Request, app: Trimtab, path: str, body: Completion) -> Response:
-    """Hand the request to the engine; its answer comes back as it is."""
-    assert app.served is not None
-    async with contextlib.AsyncExitStack() as stack:
-        asked = app.served.forward(path, body.model_dump(exclude_none=True))
-        response = await _while_connected(request, stack.enter_async_context(asked))
-        if body.stream:
-            kept = stack.pop_all()
-            return sse.response(_relayed(kept, response), kept.aclose)
-        return Response(await _while_connected(request, response.aread()), media_type="application/json")
-
-
-async def _relayed(stack: contextlib.AsyncExitStack, response: Any) -> AsyncIterator[bytes]:
-    try:
-        async with stack:
-            async for data in response.aiter_raw():
-                yield data
-    except TrimtabError as error:
-        yield sse.line({"error": {"message": error.message, "type": error.code, "code": error.code}})
-
-
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """`work`, given up when the client goes away: nobody would read the answer."""
-    task = asyncio.ensure_future(work)
-    try:
-        while True:
-            done, _ = await asyncio.wait({task}, timeout=0.5)
-            if done:
-                return task.result()
-            if await request.is_disconnected():
-                raise Unavailable("The client went away.")
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _first(pieces: AsyncIterator[Piece]) -> Piece | None:
-    return await anext(pieces, None)
-
-
-async def _joined(pieces: AsyncIterator[Piece]) -> Piece:
-    whole = Piece(content="")
-    async for piece in pieces:
-        joined: Any = whole + piece
-        whole = joined
-    return whole
-
-
-async def _chained(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
-    if first is not None:
-        yield first
-    async for piece in rest:
-        yield piece
-
-
 # ---------------------------------------------------------------------- small print
 
 
@@ -413,6 +266,16 @@ def _known_model(app: Trimtab, name: str) -> None:
         raise NotFound(f"There is no model '{name}'. There are: {ASSISTANT}, {app.profile.name}. See /v1/models.")
 
 
+def _sending(app: Trimtab, body: Completion) -> Sending:
+    usage = bool((body.stream_options or {}).get("include_usage"))
+    return Sending(app.settings.turn_seconds, body.stream, usage)
+
+
+async def _forwarded(request: Request, app: Trimtab, path: str, body: Completion) -> Response:
+    assert app.served is not None
+    return await forward(request, app.served, path, body.model_dump(exclude_none=True))
+
+
 def _forwards(app: Trimtab) -> bool:
     return app.served is not None and app.served.forwards
 
@@ -421,41 +284,7 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "trimtab"}
 
 
-def _tool_calls(message: Piece, *, indexed: bool) -> list[dict[str, Any]]:
-    return [
-        {
-            **({"index": i} if indexed else {}),
-            "id": call["id"] or ids.new("call"),
-            "type": "function",
-            "function": {"name": call["name"], "arguments": orjson.dumps(call["args"]).decode()},
-        }
-        for i, call in enumerate(message.tool_calls)
-    ]
-
-
-def _reason(message: Piece) -> str:
-    if message.tool_calls:
-        return "tool_calls"
-    return str(message.response_metadata.get("finish_reason") or "stop")
-
-
-def _usage(message: Piece) -> dict[str, Any]:
-    usage = message.usage_metadata
-    prompt, completion = (usage["input_tokens"], usage["output_tokens"]) if usage else (0, 0)
-    cached = ((usage.get("input_token_details") or {}).get("cache_read") or 0) if usage else 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-
-
 def _encoded(vector: Sequence[float], how: str) -> Any:
     if how == "base64":
         return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
     return [float(x) for x in vector]
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
