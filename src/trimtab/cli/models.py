@@ -102,6 +102,8 @@ def _pull(model: Entry, models_dir: Path) -> None:
     from trimtab.llm import fetch
 
     console = Console(file=sys.stderr)
+    if not console.is_terminal:  # a log gets a line instead of a bar
+        typer.echo(f"Fetching {model.name} ({model.size / 1e6:.0f} MB) …", err=True)
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks = {}
