@@ -141,6 +141,8 @@ class Trimtab:
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
+        self._taking_up: dict[str, asyncio.Task[None]] = {}
+        """Turns whose row says running and whose task is about to begin: neither stuck nor to be stopped yet."""
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -253,7 +255,8 @@ class Trimtab:
                 if self.database.shared:
                     await self._close_abandoned()
                 await self.database.write(turns.expire)
-                await self.database.write(turns.close_orphans, self.runner.id, self.runner.turns())
+                ours = [*self.runner.turns(), *self._taking_up]
+                await self.database.write(turns.close_orphans, self.runner.id, ours)
                 for turn in await self.database.read(turns.decided):
                     await self._publish(turn)
                     await self._go_on(turn)
@@ -341,6 +344,8 @@ class Trimtab:
     async def cancel(self, owner: str, turn_id: str) -> dict[str, Any]:
         """Stop a turn. Stopping one that has ended changes nothing."""
         turn = await self.database.read(turns.get, owner, turn_id)
+        if beginning := self._taking_up.get(turn_id):
+            await asyncio.wait({beginning})
         if not await self.runner.cancel(turn_id):
             if turn["status"] == ev.TurnStatus.RUNNING and self.database.shared:
                 turn = await self._stopped_elsewhere(turn)
@@ -392,12 +397,17 @@ class Trimtab:
     async def _go_on(self, turn: Mapping[str, Any]) -> None:
         """Take up a waiting turn whose approval was decided."""
         # Shielded: whoever asked may hang up, and a turn that was taken up must be run.
-        await asyncio.shield(asyncio.create_task(self._take_up(turn)))
+        turn_id = turn["id"]
+        if turn_id not in self._taking_up:
+            self._taking_up[turn_id] = asyncio.create_task(self._take_up(turn))
+            self._taking_up[turn_id].add_done_callback(lambda _: self._taking_up.pop(turn_id))
+        await asyncio.shield(self._taking_up[turn_id])
 
     async def _take_up(self, turn: Mapping[str, Any]) -> None:
-        if await self.database.write(turns.resume, turn["id"], self.runner.id):
-            so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn["id"], limit=100_000)]
-            row = await self.database.read(turns.get, turn["owner_id"], turn["id"])
+        turn_id = turn["id"]
+        if await self.database.write(turns.resume, turn_id, self.runner.id):
+            so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn_id, limit=100_000)]
+            row = await self.database.read(turns.get, turn["owner_id"], turn_id)
             self.runner.start(row, await self.database.read(self._turn_of, row, _how(row["options"]), so_far))
 
     async def _publish(self, turn: Mapping[str, Any]) -> None:

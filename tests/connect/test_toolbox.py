@@ -216,7 +216,8 @@ async def test_errors_and_calls_are_counted_and_the_list_stays_short() -> None:
     assert status.seconds > 0
 
 
-async def test_closing_stops_what_is_running_and_refuses_the_rest() -> None:
+def _slow_toolbox() -> tuple[Toolbox, asyncio.Event, asyncio.Event]:
+    """A tool that waits for a minute; the events say that it has begun and that it has ended."""
     connector = Connector(name="slow", version="1", description="x")
     begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -232,6 +233,11 @@ async def test_closing_stops_what_is_running_and_refuses_the_rest() -> None:
 
     toolbox = Toolbox()
     toolbox.add(connector)
+    return toolbox, begun, ended
+
+
+async def test_closing_stops_what_is_running_and_refuses_the_rest() -> None:
+    toolbox, begun, ended = _slow_toolbox()
     running = asyncio.create_task(toolbox.call("slow.wait", {}))
     await begun.wait()
     await toolbox.aclose()
@@ -243,21 +249,7 @@ async def test_closing_stops_what_is_running_and_refuses_the_rest() -> None:
 
 
 async def test_cancelling_a_call_cancels_the_tool() -> None:
-    connector = Connector(name="slow", version="1", description="x")
-    begun, ended = asyncio.Event(), asyncio.Event()
-
-    @connector.tool(effect=Effect.READ)
-    async def wait() -> str:
-        """Wait."""
-        begun.set()
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
-        return "never"
-
-    toolbox = Toolbox()
-    toolbox.add(connector)
+    toolbox, begun, ended = _slow_toolbox()
     running = asyncio.create_task(toolbox.call("slow.wait", {}))
     await begun.wait()
     running.cancel()

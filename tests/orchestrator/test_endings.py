@@ -145,3 +145,21 @@ def test_only_calls_that_were_approved_and_have_no_result_are_left_open() -> Non
     assert ev.left_open([asked]) == []
     assert ev.left_open([asked, approved, done]) == []
     assert ev.left_open([asked, approved, ev.ApprovalDecided("a1", "c1", "expired")]) == []
+
+
+async def test_a_stop_that_meets_a_decision_stops_the_turn_and_nothing_follows_its_end(tmp_path: Path) -> None:
+    slow = Slow()
+    async with app_with([call("slow_wipe", folder="photos"), "Done."], tmp_path) as app:
+        app.toolbox.add(slow.connector)
+        turn = await post(app, "Clean up")
+        asked = await pending(app, turn)
+        decision = app.decide(app.owner, asked["id"], "approve", digest=asked["digest"])
+        stopping = asyncio.create_task(app.cancel(app.owner, turn["id"]))
+        await asyncio.gather(decision, stopping, return_exceptions=True)
+        await app.cancel(app.owner, turn["id"])
+        await app.database.write(turns.close_orphans, app.runner.id, app.runner.turns())
+        await asyncio.sleep(0.2)
+        types = [wire["type"] for _, wire in await app.database.read(turns.log, turn["id"])]
+    assert types.count("turn.finished") == 1
+    assert types[-1] == "turn.finished"
+    assert slow.ended == []

@@ -17,8 +17,6 @@ from .live import Call
 from .markup import Safe, badge, draw, join, notice, tag
 from .untrusted import host_of, plain, to_html
 
-SHORT = 90
-
 
 def draw_calls(calls: Sequence[Call], key: str) -> None:
     for call in calls:

@@ -24,7 +24,6 @@ class Talk(Protocol):
     def ask(self, thread: str, text: str, documents: str) -> AsyncGenerator[dict[str, Any], None]: ...
     async def decide(self, approval_id: str, decision: str) -> None: ...
     async def cancel(self) -> None: ...
-    async def rate(self, message_id: str, value: int) -> None: ...
 
 
 @asynccontextmanager
@@ -104,9 +103,6 @@ class Remote:
         if self._turn:
             await self._send("POST", f"/v1/turns/{self._turn}/cancel")
 
-    async def rate(self, message_id: str, value: int) -> None:
-        await self._send("POST", "/v1/feedback", {"kind": "thumb", "message_id": message_id, "value": value})
-
     async def _send(self, method: str, path: str, body: Any = None, *, key: str = "") -> Any:
         headers = {"Idempotency-Key": key} if key else {}
         return checked(await self._client.request(method, path, json=body, headers=headers))
@@ -158,8 +154,3 @@ class Local:
     async def cancel(self) -> None:
         if self._turn:
             await self._app.cancel(self._app.owner, self._turn)
-
-    async def rate(self, message_id: str, value: int) -> None:
-        from trimtab.store import feedback
-
-        await self._app.database.write(feedback.thumb, self._app.owner, message_id, value)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-
-_SHAPE = re.compile(r"^[a-z]{2,5}_[0-9a-f]{32}$")
 
 
 def new(prefix: str) -> str:
@@ -15,8 +12,3 @@ def new(prefix: str) -> str:
     raw[6] = (raw[6] & 0x0F) | 0x70
     raw[8] = (raw[8] & 0x3F) | 0x80
     return f"{prefix}_{raw.hex()}"
-
-
-def looks_like(prefix: str, value: str) -> bool:
-    """Whether `value` has the shape of an id of this kind; says nothing about whether it exists."""
-    return value.startswith(prefix + "_") and _SHAPE.match(value) is not None

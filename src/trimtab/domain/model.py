@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,3 @@ class TokenCounter(Protocol):
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens."""
         ...
-
-
-class Health(Protocol):
-    """Anything `doctor` and `/readyz` can ask."""
-
-    async def check(self) -> dict[str, Any]: ...

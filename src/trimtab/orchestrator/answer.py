@@ -12,17 +12,6 @@ from trimtab.domain.passage import Citation, Passage, Span
 from .grounding import cited_numbers
 
 NOT_FOUND = "I did not find this in your documents."
-
-
-def not_found(found: Sequence[tuple[Passage, Span, str, float]]) -> str:
-    """What is said below the floor, with where the nearest thing stands."""
-    if not found:
-        return NOT_FOUND
-    passage = found[0][0]
-    place = " › ".join((passage.name, *passage.heading))
-    return f"{NOT_FOUND} The closest passage is in {place}. To hear the model's own guess, ask with documents off."
-
-
 SURROUNDING_CHARS = 300
 """How much of the passage around the best sentence a small model reads: about the sentences beside it. More of it
 misleads a small model: of 16 questions it phrased 6 rightly so, 4 with the whole passage."""
@@ -33,6 +22,15 @@ _FOLLOW_UP = re.compile(
     r"|\b(?:it|its|they|them|their|that|this|those|these|he|she|his|her)\b",
     re.I,
 )
+
+
+def not_found(found: Sequence[tuple[Passage, Span, str, float]]) -> str:
+    """What is said below the floor, with where the nearest thing stands."""
+    if not found:
+        return NOT_FOUND
+    passage = found[0][0]
+    place = " › ".join((passage.name, *passage.heading))
+    return f"{NOT_FOUND} The closest passage is in {place}. To hear the model's own guess, ask with documents off."
 
 
 @dataclass(frozen=True)

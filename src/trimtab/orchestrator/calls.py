@@ -89,10 +89,6 @@ class Call:
     """What will be run: as requested, or as the person edited it."""
     result: ToolFinished | None = None
 
-    @property
-    def actionable(self) -> bool:
-        return self.result is None and (self.decision != "" or self.approval_id == "")
-
     def message(self) -> ToolMessage:
         assert self.result is not None
         return ToolMessage(

@@ -459,13 +459,12 @@ class Orchestrator:
 
     def _finished(self, turn: Turn, state: _State, citations: Sequence[Citation] | None) -> ev.TurnFinished:
         """`citations=None`: read them from the answer's own [n] marks (models that write)."""
-        sources = [p.text for p in state.passages] + [r.text for r in state.results]
+        doubtful: tuple[str, ...] = ()
         if citations is None:
             citations = answer.cited(state.text, state.passages)
-            doubtful = grounding.unsupported(state.text, sources, turn.question) if sources else ()
-        else:
-            doubtful = ()
-        used = {c.request.connector: "" for c in state.calls if c.result is not None and c.request.connector}
+            if sources := [p.text for p in state.passages] + [r.text for r in state.results]:
+                doubtful = grounding.unsupported(state.text, sources, turn.question)
+        used = list(dict.fromkeys(c.request.connector for c in state.calls if c.result and c.request.connector))
         versions = {info_of(t).connector: info_of(t).connector_version for t in self.tools()} if used else {}
         return ev.TurnFinished(
             status=ev.TurnStatus.DONE,

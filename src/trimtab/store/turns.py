@@ -367,7 +367,7 @@ def expire(connection: Connection) -> None:
         )
     ).all()
     for row in rows:
-        if row.status == "approve" and not _is_open(connection, row.turn_id, row.call_id):
+        if row.status == "approve" and row.call_id in _ended_calls(connection, row.turn_id):
             continue
         connection.execute(update(approvals).where(approvals.c.id == row.id).values(status="expired"))
         if row.turn_status in ACTIVE:
@@ -388,9 +388,10 @@ def decided(connection: Connection) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in found if _has_work(connection, row.id)]
 
 
-def _is_open(connection: Connection, turn_id: str, call_id: str) -> bool:
+def _ended_calls(connection: Connection, turn_id: str) -> set[str]:
+    """The calls of a turn that have a result."""
     results = select(events.c.data).where(events.c.turn_id == turn_id, events.c.type == ev.ToolFinished.type)
-    return all(orjson.loads(data)["call_id"] != call_id for data in connection.execute(results).scalars())
+    return {orjson.loads(data)["call_id"] for data in connection.execute(results).scalars()}
 
 
 def _has_work(connection: Connection, turn_id: str) -> bool:
@@ -399,8 +400,7 @@ def _has_work(connection: Connection, turn_id: str) -> bool:
     calls = set(connection.execute(select(approvals.c.call_id).where(*wanted)).scalars())
     if not calls:
         return False
-    results = select(events.c.data).where(events.c.turn_id == turn_id, events.c.type == ev.ToolFinished.type)
-    return bool(calls - {orjson.loads(data)["call_id"] for data in connection.execute(results).scalars()})
+    return bool(calls - _ended_calls(connection, turn_id))
 
 
 def wait_if_undecided(connection: Connection, turn_id: str) -> bool:
