@@ -47,10 +47,10 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing Trimtab with what its tests need (a minute or two) …"
-	@$(PIP) --editable '.[ui,dev]'
+	@echo "Installing Trimtab with what its tests need (two or three minutes) …"
+	@$(PIP) --editable '.[ui,align,dev]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.dev
-	@$(PIP) --editable '.[ui,dev,bench]'
+	@$(PIP) --editable '.[ui,align,dev,bench]'
 	@touch $@
