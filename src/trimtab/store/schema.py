@@ -147,9 +147,11 @@ feedback = Table(
     Column("other_id", String(40), nullable=False),
     Column("text", Text, nullable=False),
     Column("generation_digest", String(64), nullable=False),
+    Column("label", String(40), nullable=False, server_default="helpful"),  # what a thumb is about
+    Column("consent", Integer, nullable=False, server_default="1"),  # may it train a model?
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
-    UniqueConstraint("owner_id", "message_id", "kind", "other_id", name="uq_feedback_once"),
+    UniqueConstraint("owner_id", "message_id", "kind", "other_id", "label", name="uq_feedback_once"),
 )
 
 idempotency = Table(

@@ -3,9 +3,9 @@
 from alembic import context
 from sqlalchemy import text
 
-from trimtab.store import documents, schema
+from trimtab.store import alignment, documents, schema
 
-assert documents.documents.metadata is schema.metadata  # both files' tables are one schema
+assert documents.documents.metadata is alignment.versions.metadata is schema.metadata  # one schema
 
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:
