@@ -54,7 +54,7 @@ class VocabularyCounter:
     """Exact counts with a GGUF file's own vocabulary."""
 
     def __init__(self, header: GgufHeader) -> None:
-        self._tokenizer = _tokenizer(header)
+        self._tokenizer = bare_tokenizer(header)
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         short = [t if len(t) <= COUNTED_CHARS else "" for t in texts]
@@ -86,15 +86,29 @@ def counter_for(model: Path | None = None) -> TokenCounter:
 @lru_cache(maxsize=8)
 def _counter(model: Path, _changed: int) -> TokenCounter:
     header = read_header(model)
-    known = header.values.get("tokenizer.ggml.model") == "gpt2" and header.values.get("tokenizer.ggml.pre") in _PRE
-    return VocabularyCounter(header) if known else estimate
+    return VocabularyCounter(header) if is_known(header) else estimate
 
 
-def _tokenizer(header: GgufHeader) -> Tokenizer:
+def is_known(header: GgufHeader) -> bool:
+    """Whether the file's vocabulary is of a kind that we can rebuild."""
+    return header.values.get("tokenizer.ggml.model") == "gpt2" and header.values.get("tokenizer.ggml.pre") in _PRE
+
+
+def bare_tokenizer(header: GgufHeader) -> Tokenizer:
+    """The file's tokenizer without its special tokens: every text is text.
+
+    Raises:
+        ModelFileError: the vocabulary is of another kind, or incomplete.
+    """
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
 
     values = header.values
+    if not is_known(header) or "tokenizer.ggml.merges" not in values or "tokenizer.ggml.tokens" not in values:
+        kind = f"{values.get('tokenizer.ggml.model')}/{values.get('tokenizer.ggml.pre')}"
+        raise ModelFileError(
+            f"{header.path} has a vocabulary of a kind we cannot rebuild ({kind}). Choose another model or engine."
+        )
     vocabulary = {token: i for i, token in enumerate(values["tokenizer.ggml.tokens"])}
     merges = [tuple(pair.split(" ", 1)) for pair in values["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(

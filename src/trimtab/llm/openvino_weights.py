@@ -1,0 +1,112 @@
+"""A model in the form that OpenVINO GenAI loads, made once from a GGUF file.
+
+The folder that `prepare_openvino` returns holds `openvino_model.xml/bin`, GenAI's own tokenizer and detokenizer
+(needed for structured output only), `tokenizer.json` and `model.json` (see `openvino_folder.py`). It is named after the
+source's hash, the precision and the converter's version, written in a temporary folder and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from trimtab.domain.errors import ModelFileError, Unavailable
+from trimtab.domain.ownership import FolderLock
+
+from .gguf_header import read_header
+from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card
+from .shelf import OnProgress, Progress, sha256_of
+from .weights import prepare
+
+Precision = Literal["int8", "int4", "f16"]
+CONVERTER = 1
+"""Raise it when the same source gives another folder: old folders are then left alone and not used."""
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_PATIENCE = 600.0
+"""Seconds to wait for another process that is converting the same model."""
+
+
+def prepare_openvino(
+    source: Path, cache_dir: Path, *, precision: Precision = "int8", on_progress: OnProgress | None = None
+) -> Path:
+    """The folder of `source` (a GGUF file) converted for OpenVINO GenAI, in `cache_dir`; made when it is not there.
+
+    Raises:
+        ModelFileError: the source is missing, damaged or of an unsupported kind, or the disk is full.
+        Unavailable: another process has been converting the same model for ten minutes.
+    """
+    header = read_header(source)
+    if header.architecture not in ARCHITECTURES:
+        raise ModelFileError(
+            f"{source} is a {header.architecture or 'nameless'!r} model; the openvino engine knows "
+            f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
+        )
+    target = cache_dir / f"{source.stem}.openvino-{precision}.{sha256_of(source)[:16]}.v{CONVERTER}"
+    if (target / CARD).is_file():
+        return target
+    with _alone(cache_dir, target):
+        if not (target / CARD).is_file():
+            _convert(source, target, precision, on_progress or (lambda _: None))
+    return target
+
+
+@contextmanager
+def _alone(cache_dir: Path, target: Path) -> Iterator[None]:
+    """One process at a time; the others wait for its result."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            lock = FolderLock(cache_dir / f".{target.name}.lock", "A model that is being converted")
+            break
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _convert(source: Path, target: Path, precision: Precision, report: OnProgress) -> None:
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write(source, part, precision, report)
+        os.replace(part, target)
+    except OSError as error:
+        raise ModelFileError(
+            f"{target} cannot be written ({error.strerror}). Free some space and try again."
+        ) from error
+    except RuntimeError as error:
+        raise ModelFileError(f"{source} cannot be converted: {_first_line(error)}. Fetch it again.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["unknown"])[-1][:300]
+
+
+def _write(source: Path, part: Path, precision: Precision, report: OnProgress) -> None:
+    import openvino_genai
+
+    header = read_header(source)
+    link = part / "model.gguf"
+    link.symlink_to(prepare(source, part).resolve())
+    report(Progress("OpenVINO model", 0, 3))
+    properties: Any = {"enable_save_ov_model": True}
+    openvino_genai.Tokenizer(str(link), **properties)
+    full_tokenizer(header).save(str(part / TOKENIZER))
+    report(Progress("OpenVINO model", 1, 3))
+    openvino_genai.ContinuousBatchingPipeline(str(link), openvino_genai.SchedulerConfig(), "CPU", properties)
+    report(Progress("OpenVINO model", 2, 3))
+    for leftover in part.glob("*.gguf"):
+        leftover.unlink()
+    write_card(card_of(header, sha256=sha256_of(source), converter=CONVERTER, precision=precision), part)
+    report(Progress("OpenVINO model", 3, 3))
