@@ -1,0 +1,269 @@
+"""Which versions there are, which one answers, and how that came to be.
+
+The serving version changes in one transaction together with its line in `promotions`, so there is always exactly one
+and its history is whole. Files are not known here: see `trimtab.registry`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from trimtab.domain.errors import Conflict, NotFound
+
+from .alignment import promotions, serving, version_rows, versions
+from .schema import feedback
+
+CANDIDATE, READY, HELD, RETIRED = "candidate", "ready", "held", "retired"
+
+
+def add(
+    connection: Connection,
+    version_id: str,
+    name: str,
+    manifest: Mapping[str, Any],
+    *,
+    digest: str,
+    kind: str = "adapter",
+    parent: str | None = None,
+    status: str = CANDIDATE,
+    shaped_by: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Make a version known. Adding one that is known changes nothing.
+
+    Args:
+        shaped_by: ids of the feedback it was trained on; those that are no people's feedback are left out.
+    """
+    if (known := _find(connection, version_id)) is not None:
+        return known
+    connection.execute(
+        versions.insert().values(
+            id=version_id,
+            name=_free_name(connection, name),
+            parent_id=parent,
+            kind=kind,
+            status=status,
+            digest=digest,
+            manifest=dict(manifest),
+            evidence={},
+            created_at=time.time(),
+        )
+    )
+    _remember_rows(connection, version_id, shaped_by)
+    return get(connection, version_id)
+
+
+def ensure_base(connection: Connection, version_id: str, name: str, manifest: Mapping[str, Any], digest: str) -> None:
+    """The model as it was installed is a version, too. It answers until another is promoted; when another base was
+    configured, it answers instead of what was promoted on the old one."""
+    add(connection, version_id, name, manifest, digest=digest, kind="base", status=READY)
+    now = _serving_row(connection)
+    if now is None:
+        connection.execute(
+            serving.insert().values(id=1, version_id=version_id, canary_share=0.0, changed_at=time.time())
+        )
+        _log(connection, version_id, None, "promote", "trimtab", "the first model", {})
+        return
+    current = get(connection, now["version_id"])
+    if current["id"] != version_id and current["manifest"].get("base_sha256") != digest:
+        _switch(connection, version_id, None)
+        _log(connection, version_id, current["id"], "promote", "trimtab", "another base model was configured", {})
+
+
+def get(connection: Connection, version_id: str) -> dict[str, Any]:
+    """By id or by name.
+
+    Raises:
+        NotFound
+    """
+    row = _find(connection, version_id)
+    if row is None:
+        raise NotFound(f"No version {version_id}. `trimtab models versions` lists them.")
+    return row
+
+
+def listed(connection: Connection) -> list[dict[str, Any]]:
+    """All versions, oldest first, each with `serving` and `rows` (judgements that shaped it)."""
+    now = _serving_row(connection) or {}
+    grouped = select(version_rows.c.version_id, func.count()).group_by(version_rows.c.version_id)
+    counts = dict(connection.execute(grouped).tuples().all())
+    rows = connection.execute(select(versions).order_by(versions.c.created_at, versions.c.id))
+    return [{**row._mapping, "serving": row.id == now.get("version_id"), "rows": counts.get(row.id, 0)} for row in rows]
+
+
+def current(connection: Connection) -> dict[str, Any]:
+    """What answers: `version_id`, `previous_id`, `canary_id`, `canary_share`, `changed_at`.
+
+    Raises:
+        NotFound: no model was ever opened here.
+    """
+    row = _serving_row(connection)
+    if row is None:
+        raise NotFound("No model answers yet. Start Trimtab once: trimtab up")
+    return row
+
+
+def judge(connection: Connection, version_id: str, status: str, evidence: Mapping[str, Any]) -> None:
+    """Keep the gate's verdict: `ready` to be promoted or `held`, and why."""
+    connection.execute(
+        update(versions).where(versions.c.id == version_id).values(status=status, evidence=dict(evidence))
+    )
+
+
+def promote(
+    connection: Connection, version_id: str, *, by: str, reason: str = "", anyway: bool = False
+) -> dict[str, Any]:
+    """Let a version answer from now on. Returns what `current` says then.
+
+    Raises:
+        NotFound: no such version.
+        Conflict: the gate has not let it through (`anyway` overrides, and the history says so), or it answers already.
+    """
+    row = get(connection, version_id)
+    now = current(connection)
+    if now["version_id"] == row["id"]:
+        raise Conflict(f"{row['name']} answers already.")
+    if row["status"] != READY and not anyway:
+        why = row["evidence"].get("verdict_reason") or "it has not been through the gate"
+        raise Conflict(f"{row['name']} may not be promoted: {why}. See: trimtab models card {row['name']}")
+    if row["status"] != READY:
+        reason = f"against the gate ({row['status']}). {reason}".strip()
+    _switch(connection, row["id"], now["version_id"])
+    _log(connection, row["id"], now["version_id"], "promote", by, reason, row["evidence"])
+    return current(connection)
+
+
+def roll_back(connection: Connection, *, by: str, reason: str = "", action: str = "rollback") -> dict[str, Any]:
+    """Let the version before answer again. Done twice, it is as it was.
+
+    Raises:
+        Conflict: nothing was promoted before.
+    """
+    now = current(connection)
+    if not now["previous_id"]:
+        raise Conflict("There is no earlier version to go back to.")
+    _switch(connection, now["previous_id"], now["version_id"])
+    _log(connection, now["previous_id"], now["version_id"], action, by, reason, {})
+    return current(connection)
+
+
+def set_canary(connection: Connection, version_id: str | None, share: float, *, by: str, reason: str = "") -> None:
+    """Let a version answer a share (0..1) of the conversations beside the serving one; None ends it."""
+    if version_id is not None:
+        version_id = get(connection, version_id)["id"]
+    if not 0.0 <= share <= 1.0:
+        raise Conflict(f"A canary's share is between 0 and 1, not {share}.")
+    connection.execute(
+        update(serving).values(canary_id=version_id, canary_share=share if version_id else 0.0, changed_at=time.time())
+    )
+    _log(connection, version_id or "", current(connection)["version_id"], "canary", by, reason, {"share": share})
+
+
+def retire(connection: Connection, version_id: str) -> None:
+    """Its files may go. What it said keeps naming it.
+
+    Raises:
+        Conflict: it answers, or is what a rollback would bring back.
+    """
+    row, now = get(connection, version_id), current(connection)
+    if row["id"] in (now["version_id"], now["previous_id"], now["canary_id"]):
+        raise Conflict(f"{row['name']} is in use. Promote another version first.")
+    connection.execute(
+        update(versions).where(versions.c.id == row["id"]).values(status=RETIRED, retired_at=time.time())
+    )
+
+
+def history(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
+    """Promotions and rollbacks, the latest first."""
+    rows = connection.execute(select(promotions).order_by(promotions.c.seq.desc()).limit(limit))
+    return [dict(row._mapping) for row in rows]
+
+
+def shaped_by_person(connection: Connection, owner: str) -> list[dict[str, Any]]:
+    """The versions that a person's feedback is in, each with how many rows of it."""
+    rows = connection.execute(
+        select(versions.c.id, versions.c.name, versions.c.status, func.count().label("rows"))
+        .join(version_rows, version_rows.c.version_id == versions.c.id)
+        .where(version_rows.c.owner_id == owner)
+        .group_by(versions.c.id)
+        .order_by(versions.c.created_at)
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def shaped_by_feedback(connection: Connection, feedback_id: str) -> list[str]:
+    """Ids of the versions that one judgement is in."""
+    return list(
+        connection.execute(select(version_rows.c.version_id).where(version_rows.c.feedback_id == feedback_id)).scalars()
+    )
+
+
+def rows_of(connection: Connection, version_id: str) -> list[str]:
+    """Ids of the feedback that shaped a version."""
+    return list(
+        connection.execute(select(version_rows.c.feedback_id).where(version_rows.c.version_id == version_id)).scalars()
+    )
+
+
+def _remember_rows(connection: Connection, version_id: str, ids: Iterable[str]) -> None:
+    wanted = list(dict.fromkeys(ids))
+    for start in range(0, len(wanted), 500):
+        owners = connection.execute(
+            select(feedback.c.id, feedback.c.owner_id).where(feedback.c.id.in_(wanted[start : start + 500]))
+        ).tuples()
+        rows = [{"version_id": version_id, "feedback_id": row_id, "owner_id": owner} for row_id, owner in owners]
+        if rows:
+            connection.execute(version_rows.insert(), rows)
+
+
+def _find(connection: Connection, key: str) -> dict[str, Any] | None:
+    row = connection.execute(select(versions).where((versions.c.id == key) | (versions.c.name == key))).first()
+    return dict(row._mapping) if row is not None else None
+
+
+def _free_name(connection: Connection, name: str) -> str:
+    taken = set(connection.execute(select(versions.c.name).where(versions.c.name.startswith(name))).scalars())
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+def _serving_row(connection: Connection) -> dict[str, Any] | None:
+    row = connection.execute(select(serving).where(serving.c.id == 1)).first()
+    return dict(row._mapping) if row is not None else None
+
+
+def _switch(connection: Connection, version_id: str, previous: str | None) -> None:
+    connection.execute(
+        update(serving).values(
+            version_id=version_id, previous_id=previous, canary_id=None, canary_share=0.0, changed_at=time.time()
+        )
+    )
+
+
+def _log(
+    connection: Connection,
+    version_id: str,
+    previous: str | None,
+    action: str,
+    by: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+) -> None:
+    connection.execute(
+        promotions.insert().values(
+            version_id=version_id,
+            previous_id=previous,
+            action=action,
+            by=by,
+            reason=reason,
+            evidence=dict(evidence),
+            at=time.time(),
+        )
+    )

@@ -1,0 +1,139 @@
+"""Which version answers: exactly one, always, and how it came to be is known."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trimtab.domain.errors import Conflict, NotFound
+from trimtab.store import versions
+from trimtab.store.database import Database
+from trimtab.store.migrate import migrate
+
+SHA = "ab" * 32
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    migrate(opened.engine)
+    opened.write_sync(versions.ensure_base, "base_1", "smollm2", {"base_sha256": SHA}, SHA)
+    yield opened
+    opened.close()
+
+
+def candidate(database: Database, version_id: str, status: str = versions.CANDIDATE) -> None:
+    made = {"digest": "cd" * 32, "parent": "base_1", "status": status}
+    database.write_sync(versions.add, version_id, "kinder", {"base_sha256": SHA}, **made)
+
+
+def test_the_installed_model_answers_until_another_is_promoted_and_again_after_a_rollback(database: Database) -> None:
+    candidate(database, "ver_1", versions.READY)
+    assert database.read_sync(versions.current)["version_id"] == "base_1"
+    assert database.write_sync(versions.promote, "kinder", by="ada", reason="better")["version_id"] == "ver_1"
+    assert database.write_sync(versions.roll_back, by="ada", reason="hm")["version_id"] == "base_1"
+    assert database.write_sync(versions.roll_back, by="ada")["version_id"] == "ver_1"
+    told = [(h["action"], h["version_id"], h["by"]) for h in database.read_sync(versions.history)]
+    assert told == [
+        ("rollback", "ver_1", "ada"),
+        ("rollback", "base_1", "ada"),
+        ("promote", "ver_1", "ada"),
+        ("promote", "base_1", "trimtab"),
+    ]
+
+
+def test_what_the_gate_has_not_let_through_is_not_promoted_unless_somebody_insists_and_is_named(
+    database: Database,
+) -> None:
+    candidate(database, "ver_1")
+    with pytest.raises(Conflict, match="has not been through the gate"):
+        database.write_sync(versions.promote, "ver_1", by="ada")
+    database.write_sync(versions.judge, "ver_1", versions.HELD, {"verdict_reason": "it only got longer"})
+    with pytest.raises(Conflict, match="it only got longer"):
+        database.write_sync(versions.promote, "ver_1", by="ada")
+    database.write_sync(versions.promote, "ver_1", by="ada", reason="demo", anyway=True)
+    assert database.read_sync(versions.history)[0]["reason"] == "against the gate (held). demo"
+
+
+def test_another_base_model_answers_itself_and_not_with_the_old_ones_adapter(database: Database) -> None:
+    candidate(database, "ver_1", versions.READY)
+    database.write_sync(versions.promote, "ver_1", by="ada")
+    database.write_sync(versions.ensure_base, "base_1", "smollm2", {"base_sha256": SHA}, SHA)
+    assert database.read_sync(versions.current)["version_id"] == "ver_1"  # the same base: nothing changes
+    database.write_sync(versions.ensure_base, "base_2", "qwen", {"base_sha256": "ef" * 32}, "ef" * 32)
+    assert database.read_sync(versions.current)["version_id"] == "base_2"
+
+
+def test_a_version_in_use_is_not_retired(database: Database) -> None:
+    candidate(database, "ver_1", versions.READY)
+    candidate(database, "ver_2", versions.READY)
+    database.write_sync(versions.promote, "ver_1", by="ada")
+    for used in ("ver_1", "base_1"):
+        with pytest.raises(Conflict, match="in use"):
+            database.write_sync(versions.retire, used)
+    database.write_sync(versions.retire, "ver_2")
+    assert {v["id"]: v["status"] for v in database.read_sync(versions.listed)}["ver_2"] == versions.RETIRED
+
+
+def test_a_canary_answers_beside_and_ends_with_a_promotion(database: Database) -> None:
+    candidate(database, "ver_1", versions.READY)
+    database.write_sync(versions.set_canary, "ver_1", 0.1, by="ada")
+    now = database.read_sync(versions.current)
+    assert (now["version_id"], now["canary_id"], now["canary_share"]) == ("base_1", "ver_1", 0.1)
+    database.write_sync(versions.promote, "ver_1", by="ada")
+    assert database.read_sync(versions.current)["canary_id"] is None
+
+
+def test_two_versions_of_one_name_are_told_apart(database: Database) -> None:
+    candidate(database, "ver_1")
+    candidate(database, "ver_2")
+    assert database.read_sync(versions.get, "kinder-2")["id"] == "ver_2"
+    with pytest.raises(NotFound):
+        database.read_sync(versions.get, "kinder-3")
+
+
+PROGRAM = """
+import sys
+from trimtab.store import versions
+from trimtab.store.database import Database
+database = Database(sys.argv[1])
+print("go", flush=True)
+while True:
+    try:
+        now = database.read_sync(versions.current)["version_id"]
+        database.write_sync(versions.promote, "ver_2" if now == "ver_1" else "ver_1", by="x")
+        database.write_sync(versions.roll_back, by="x")
+    except versions.Conflict:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_killed_two_hundred_times_around_promotions_there_is_always_exactly_one_that_answers(
+    database: Database, tmp_path: Path
+) -> None:
+    candidate(database, "ver_1", versions.READY)
+    candidate(database, "ver_2", versions.READY)
+    dice = random.Random(5)
+    changes = 0
+    for _ in range(200):
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path / 'test.db'}"], stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            try:
+                child.wait(timeout=dice.uniform(0.0, 0.1))
+            except subprocess.TimeoutExpired:
+                child.kill()
+        now = database.read_sync(versions.current)
+        lines = database.read_sync(versions.history, 1_000_000)
+        assert now["version_id"] == lines[0]["version_id"], "the pointer and its history disagree"
+        assert sum(v["serving"] for v in database.read_sync(versions.listed)) == 1
+        changes = len(lines)
+    assert changes > 200
