@@ -20,7 +20,7 @@ from trimtab.domain.errors import (
     InvalidInput,
 )
 from trimtab.domain.model import Sampling
-from trimtab.llm.neutral import BREAK, Neutraliser
+from trimtab.domain.neutral import BREAK, Neutraliser
 from trimtab.llm.openai_chat import OpenAIChat
 
 Answer = Callable[["Server", asyncio.StreamWriter], Awaitable[None]]

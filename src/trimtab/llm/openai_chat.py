@@ -27,8 +27,8 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from trimtab.domain.errors import DeadlineExceeded, EngineDied, EngineError, InvalidInput, TrimtabError
 from trimtab.domain.model import Sampling
+from trimtab.domain.neutral import Neutraliser
 
-from .neutral import Neutraliser
 from .openai_wire import Decoder, refused, to_wire
 
 

@@ -20,12 +20,12 @@ from pydantic import SecretStr
 
 from trimtab.domain.errors import InvalidInput
 from trimtab.domain.model import Embedder, Profile, TokenCounter
+from trimtab.domain.neutral import Neutraliser
 
 from .catalogue import DEFAULT_CHAT
 from .engine import EngineOptions, EngineState
 from .hosted import hosted_model
 from .llamacpp import LlamaCppEngine
-from .neutral import Neutraliser
 from .openai_chat import OpenAIChat, broken
 from .openai_wire import refused
 from .profile import profile_for
