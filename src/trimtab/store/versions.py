@@ -89,7 +89,7 @@ def listed(connection: Connection) -> list[dict[str, Any]]:
     """All versions, oldest first, each with `serving` and `rows` (judgements that shaped it)."""
     now = _serving_row(connection) or {}
     grouped = select(version_rows.c.version_id, func.count()).group_by(version_rows.c.version_id)
-    counts = dict(connection.execute(grouped).tuples().all())
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(grouped)}
     rows = connection.execute(select(versions).order_by(versions.c.created_at, versions.c.id))
     return [{**row._mapping, "serving": row.id == now.get("version_id"), "rows": counts.get(row.id, 0)} for row in rows]
 
