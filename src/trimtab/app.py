@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 from trimtab.connect.discovery import in_file
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
-from trimtab.domain.errors import InvalidInput, TooLarge, TrimtabError
+from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
 from trimtab.domain.ownership import FolderLock
 from trimtab.orchestrator.calls import Toolset
@@ -416,12 +416,15 @@ class Trimtab:
             self.hub.publish((turn["id"], turn["thread_id"], turn["owner_id"]), (seq, turn["id"], wire))
 
     def _turn_of(self, connection: Connection, row: Mapping[str, Any], how: Ask, so_far: Sequence[ev.Event]) -> Turn:
-        question = threads.message_of(connection, row["owner_id"], row["question_id"])
+        said = threads.said(connection, row["question_id"])
+        if said is None:
+            raise NotFound(f"The question of turn {row['id']} is gone: its thread was deleted.")
+        before, _, question = said
         return Turn(
             id=row["id"],
             owner=row["owner_id"],
-            question=question["text"],
-            history=self._histories.line(connection, row["thread_id"], question["parent_id"]),
+            question=question,
+            history=self._histories.line(connection, row["thread_id"], before),
             documents=how.documents,  # type: ignore[arg-type]
             tools=how.tools,
             can_approve=how.can_approve,

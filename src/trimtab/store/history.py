@@ -9,10 +9,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection
 
 from . import threads
-from .schema import messages
 
 Line = tuple[tuple[str, str], ...]
 """``(role, text)``, oldest first."""
@@ -20,8 +19,6 @@ Line = tuple[tuple[str, str], ...]
 KEPT_LINES = 256
 NEW = 4
 """Messages that are read one by one before the whole thread is read instead."""
-
-_MESSAGE = select(messages.c.parent_id, messages.c.role, messages.c.text).where(messages.c.id == bindparam("message"))
 
 
 class Histories:
@@ -40,11 +37,11 @@ class Histories:
                 known = self._lines.pop(at, None)
             if known is not None:
                 return self._keep(head, (*known, *reversed(new)))
-            row = connection.execute(_MESSAGE, {"message": at}).first()
-            if row is None:
+            message = threads.said(connection, at)
+            if message is None:
                 break
-            at = row.parent_id
-            new.append((row.role, row.text))
+            at, role, text = message
+            new.append((role, text))
         if at is not None:
             new = threads.history(connection, thread_id, head)[::-1]
         return self._keep(head, tuple(reversed(new)))

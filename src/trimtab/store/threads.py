@@ -17,13 +17,18 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from trimtab.domain import ids
 from trimtab.domain.errors import InvalidInput, NotFound
 
+from . import prepared
 from .schema import feedback, messages, threads
 
 UNTITLED = "New chat"
 TITLE_LIMIT = 120
 
-# Statements of every turn are built once: SQLAlchemy takes longer to build one than SQLite to run it.
-_ONE = select(threads).where(threads.c.id == bindparam("thread"), threads.c.owner_id == bindparam("owner"))
+_PUBLIC = ("id", "title", "head_id", "created_at", "updated_at")
+
+# Statements of every turn (see `prepared.py`), and some that are often read.
+_ONE = select(*(threads.c[name] for name in _PUBLIC)).where(
+    threads.c.id == bindparam("thread"), threads.c.owner_id == bindparam("owner")
+)
 _PATH = select(messages.c.id, messages.c.parent_id, messages.c.role, messages.c.text).where(
     messages.c.thread_id == bindparam("thread")
 )
@@ -32,6 +37,7 @@ _MESSAGE = (
     .join(threads, threads.c.id == messages.c.thread_id)
     .where(messages.c.id == bindparam("message"), threads.c.owner_id == bindparam("owner"))
 )
+_SAID = select(messages.c.parent_id, messages.c.role, messages.c.text).where(messages.c.id == bindparam("message"))
 _ADD = messages.insert()
 _HEAD = update(threads).where(threads.c.id == bindparam("thread"))
 
@@ -68,10 +74,10 @@ def clean_title(title: str) -> str:
 
 
 def get(connection: Connection, owner: str, thread_id: str) -> dict[str, Any]:
-    row = connection.execute(_ONE, {"thread": thread_id, "owner": owner}).first()
+    row = prepared.first(connection, _ONE, {"thread": thread_id, "owner": owner})
     if row is None:
         raise NotFound(f"No thread {thread_id}. It may have been deleted.")
-    return _public(row._mapping)
+    return dict(zip(_PUBLIC, row, strict=True))
 
 
 def find(
@@ -156,9 +162,9 @@ def history(connection: Connection, thread_id: str, head: str | None) -> list[tu
 
 def add_messages(connection: Connection, thread_id: str, rows: Sequence[dict[str, Any]], **changes: Any) -> None:
     """Append messages made by `new_message`; the last becomes the thread's head. `changes` are the thread's."""
-    connection.execute(_ADD, list(rows))
+    prepared.run_each(connection, _ADD, rows)
     values = {"head_id": rows[-1]["id"], "updated_at": rows[-1]["created_at"], **changes}
-    connection.execute(_HEAD, {"thread": thread_id, **values})
+    prepared.run(connection, _HEAD, {"thread": thread_id, **values})
 
 
 def new_message(
@@ -180,6 +186,11 @@ def new_message(
         "lineage": {},
         "created_at": time.time(),
     }
+
+
+def said(connection: Connection, message_id: str) -> tuple[str | None, str, str] | None:
+    """``(parent id, role, text)`` of a message. The caller has checked the owner."""
+    return prepared.first(connection, _SAID, {"message": message_id})
 
 
 def message_of(connection: Connection, owner: str, message_id: str) -> dict[str, Any]:
@@ -215,7 +226,7 @@ def _touch(connection: Connection, owner: str, thread_id: str, **values: Any) ->
 
 
 def _public(row: Any) -> dict[str, Any]:
-    return {key: row[key] for key in ("id", "title", "head_id", "created_at", "updated_at")}
+    return {name: row[name] for name in _PUBLIC}
 
 
 def _message(row: Any) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
+from . import prepared
 from . import threads as _threads
 from .encoding import dumps
 from .schema import approvals, events, messages, threads, turns
@@ -25,12 +26,14 @@ from .schema import approvals, events, messages, threads, turns
 ORPHAN_SECONDS = 30.0
 ACTIVE = (ev.TurnStatus.RUNNING, ev.TurnStatus.WAITING)
 
-# Statements of every turn, built once (see `threads.py`).
-_ACTIVE = select(turns.c.id).where(turns.c.thread_id == bindparam("thread"), turns.c.status.in_(ACTIVE))
+# Statements of every turn (see `prepared.py`), and some that are often read.
+_ACTIVE = select(turns.c.id).where(
+    turns.c.thread_id == bindparam("thread"), or_(*(turns.c.status == status.value for status in ACTIVE))
+)
 _SHOWN = [c for c in turns.c if c.name != "stop_at"]
 _ONE = select(*_SHOWN).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
 _OPEN = turns.insert()
-_LOG = events.insert().returning(events.c.seq, sort_by_parameter_order=True)
+_LOG = events.insert().returning(events.c.seq)
 _READ = (
     select(events.c.seq, events.c.data)
     .where(events.c.turn_id == bindparam("turn"), events.c.seq > bindparam("after"))
@@ -108,7 +111,7 @@ def _open(
         "created_at": time.time(),
         "finished_at": None,
     }
-    connection.execute(_OPEN, row)
+    prepared.run(connection, _OPEN, row)
     return row
 
 
@@ -123,8 +126,8 @@ def _refuse_if_active(connection: Connection, thread_id: str) -> None:
 
 def active_in(connection: Connection, thread_id: str) -> str | None:
     """The id of the turn that is running or waiting in a thread."""
-    found = connection.execute(_ACTIVE, {"thread": thread_id}).scalar()
-    return str(found) if found else None
+    found = prepared.first(connection, _ACTIVE, {"thread": thread_id})
+    return str(found[0]) if found else None
 
 
 def append(
@@ -138,7 +141,7 @@ def append(
     wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
     common = {"turn_id": turn["id"], "at": now}
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
-    numbers = connection.execute(_LOG, rows).scalars().all()
+    numbers = [seq for (seq,) in prepared.first_of_each(connection, _LOG, rows)]
     for event, wire in zip(batch, wires, strict=True):
         _apply(connection, turn, event, wire, now)
     return list(zip(numbers, wires, strict=True))
@@ -177,9 +180,9 @@ def _settle(
     connection: Connection, turn: Mapping[str, Any], status: ev.TurnStatus, text: str, now: float, **columns: Any
 ) -> None:
     answer = {"text": text, "text_digest": _threads.text_digest(text), "status": status.value, **columns}
-    connection.execute(_SETTLE_ANSWER, {"answer": turn["answer_id"], **answer})
-    connection.execute(_SETTLE_TURN, {"turn": turn["id"], "status": status.value, "finished_at": now})
-    connection.execute(_SETTLE_THREAD, {"thread": turn["thread_id"], "updated_at": now})
+    prepared.run(connection, _SETTLE_ANSWER, {"answer": turn["answer_id"], **answer})
+    prepared.run(connection, _SETTLE_TURN, {"turn": turn["id"], "status": status.value, "finished_at": now})
+    prepared.run(connection, _SETTLE_THREAD, {"thread": turn["thread_id"], "updated_at": now})
 
 
 def get(connection: Connection, owner: str, turn_id: str) -> dict[str, Any]:
@@ -459,6 +462,6 @@ def to_stop(connection: Connection, turn_ids: Sequence[str]) -> list[str]:
 
 
 def _mark(connection: Connection, turn_id: str, status: ev.TurnStatus) -> None:
-    connection.execute(_SETTLE_TURN, {"turn": turn_id, "status": status.value})
+    prepared.run(connection, _SETTLE_TURN, {"turn": turn_id, "status": status.value})
     answer = select(turns.c.answer_id).where(turns.c.id == turn_id).scalar_subquery()
     connection.execute(update(messages).where(messages.c.id == answer).values(status=status.value))
