@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from langchain_core.tools import StructuredTool
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 from typing_extensions import override
 
 from trimtab.domain.errors import InvalidInput, ToolError
@@ -25,7 +25,19 @@ REMOVED = "[secret removed]"
 
 
 class ConnectorTool(StructuredTool):
-    """A LangChain tool whose wrong arguments are an `InvalidInput` that names them."""
+    """A LangChain tool whose wrong arguments are an `InvalidInput` that names them. It can be run directly as well."""
+
+    _declared: Declaration = PrivateAttr()
+    _call: Call = PrivateAttr()
+
+    def __init__(self, declared: Declaration, call: Call, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._declared = declared
+        self._call = call
+
+    async def outcome(self, arguments: Mapping[str, Any]) -> ToolOutcome:
+        """The same as `ainvoke`, without LangChain's callbacks."""
+        return await self._call(checked(self._declared, arguments, self.name))
 
     @override
     def _parse_input(self, tool_input: str | dict[str, Any], tool_call_id: str | None) -> str | dict[str, Any]:
@@ -45,6 +57,8 @@ def langchain_tool(connector: Connector, declared: Declaration, call: Call) -> C
         return result.text, result
 
     return ConnectorTool(
+        declared,
+        call,
         name=declared.model_name,
         description=declared.description,
         args_schema=declared.arguments,
@@ -52,6 +66,19 @@ def langchain_tool(connector: Connector, declared: Declaration, call: Call) -> C
         response_format="content_and_artifact",
         metadata={METADATA_KEY: tool_info(connector, declared)},
     )
+
+
+def checked(declared: Declaration, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The arguments as the function wants them.
+
+    Raises:
+        InvalidInput: they do not fit; the message calls the tool `name`.
+    """
+    try:
+        values = declared.arguments.model_validate(dict(arguments))
+    except ValidationError as error:
+        raise schema.problem(error, name) from None
+    return {field: getattr(values, field) for field in declared.arguments.model_fields}
 
 
 def tool_info(connector: Connector, declared: Declaration) -> ToolInfo:

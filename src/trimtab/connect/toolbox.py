@@ -21,13 +21,13 @@ from types import ModuleType
 from typing import Any
 
 from langchain_core.tools import BaseTool
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabError, Unavailable
 from trimtab.domain.tool import ToolInfo, ToolOutcome
 
 from . import schema
-from .binding import langchain_tool, run_tool, tool_info
+from .binding import checked, langchain_tool, run_tool, tool_info
 from .declare import Connector, Declaration
 from .discovery import GROUP, connector_in, installed
 from .http import Credential, Http
@@ -217,12 +217,7 @@ class Toolbox:
             ToolError: it ran and failed.
         """
         entry, declared = self._find(name)
-        try:
-            checked = declared.arguments.model_validate(dict(arguments))
-        except ValidationError as error:
-            raise schema.problem(error, declared.dotted) from None
-        values = {field_name: getattr(checked, field_name) for field_name in declared.arguments.model_fields}
-        return await self._run(entry, declared, values)
+        return await self._run(entry, declared, checked(declared, arguments, declared.dotted))
 
     async def aclose(self) -> None:
         """Stop what is running and refuse what comes after."""

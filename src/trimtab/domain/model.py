@@ -49,6 +49,11 @@ EVIDENCE_KEY = "trimtab_evidence"
 tool that matches less well."""
 
 
+class AskedDirectly:
+    """Marks a chat model whose `_astream` is all there is to `astream`, once nobody listens to LangChain's callbacks:
+    its `run_manager` is not needed. Ours are; a stranger's may do more."""
+
+
 class Embedder(Protocol):
     """Texts to unit vectors. LangChain's `Embeddings` satisfies this."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 METADATA_KEY = "trimtab"
 
@@ -64,3 +64,12 @@ class ToolOutcome:
     small to phrase it says this instead."""
     truncated: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class RunDirectly(Protocol):
+    """A tool that can be run without LangChain's callbacks hearing of it."""
+
+    async def outcome(self, arguments: Mapping[str, Any]) -> ToolOutcome:
+        """Check the arguments and run. Raises what `ainvoke` would."""
+        ...

@@ -33,7 +33,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from ..domain import ids
 from ..domain.errors import InvalidInput
-from ..domain.model import Embedder
+from ..domain.model import AskedDirectly, Embedder
 from .conversation import Conversation
 from .decoding import Asking, decode_open
 from .plan import Plan, Planner
@@ -45,7 +45,7 @@ ASKS = "trimtab_asks"
 _ROUTERS_KEPT = 32
 
 
-class GuidedChatModel(BaseChatModel):
+class GuidedChatModel(AskedDirectly, BaseChatModel):
     """Accepts `bind_tools` like any other model; see the module's note.
 
     Args of the constructor:

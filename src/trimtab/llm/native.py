@@ -35,6 +35,7 @@ from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 
 from ..domain import ids
+from ..domain.model import AskedDirectly
 from .lenient import read_calls
 from .toolspec import ToolSpec, specs_of
 
@@ -44,7 +45,7 @@ _AGAIN = "That call cannot be used. {errors}\nWrite the corrected call again, an
 _MARKS = ("<tool_call", "<function", "<tool", "[tool_calls]", "```", "{", "[{", "[")
 
 
-class NativeToolModel(BaseChatModel):
+class NativeToolModel(AskedDirectly, BaseChatModel):
     """See the module's note. Without tools it is the inner model, unchanged."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

@@ -26,13 +26,13 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from trimtab.domain.errors import DeadlineExceeded, EngineDied, EngineError, InvalidInput, TrimtabError
-from trimtab.domain.model import Sampling
+from trimtab.domain.model import AskedDirectly, Sampling
 from trimtab.domain.neutral import Neutraliser
 
 from .openai_wire import Decoder, refused, to_wire
 
 
-class OpenAIChat(BaseChatModel):
+class OpenAIChat(AskedDirectly, BaseChatModel):
     """A LangChain chat model over ``POST {base_url}/chat/completions``.
 
         model = OpenAIChat(base_url="http://127.0.0.1:8000/v1", api_key="...", model="qwen3")

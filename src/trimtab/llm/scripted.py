@@ -4,7 +4,7 @@
     model = ScriptedModel([call("weather", place="Oslo"), "It is raining."])
 
 Each request takes the next step. A step is a text, a whole `AIMessage` (tool calls included), an exception to raise,
-or a `Say` when it needs a delay. `asked` records what the model was shown. It imports langchain-core and nothing else.
+or a `Say` when it needs a delay. `asked` records what the model was shown. Besides langchain-core it needs nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
+
+from trimtab.domain.model import AskedDirectly
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def call(tool: str, call_id: str = "", **arguments: Any) -> AIMessage:
     return AIMessage("", tool_calls=[tool_call(name=tool, args=arguments, id=call_id or f"call_{tool}")])
 
 
-class ScriptedModel(BaseChatModel):
+class ScriptedModel(AskedDirectly, BaseChatModel):
     """Replays its steps in order.
 
     Args of the constructor:

@@ -24,6 +24,8 @@ from trimtab.domain.errors import InvalidInput, TrimtabError
 from trimtab.domain.events import CallStatus, ToolFinished, ToolRequested
 from trimtab.domain.tool import METADATA_KEY, Effect, ToolInfo, ToolOutcome
 
+from . import direct
+
 RESULT_LIMIT = 8_000
 """Characters of a result that are kept and shown to the model."""
 
@@ -109,9 +111,7 @@ async def execute(toolset: Toolset, call: Call) -> ToolFinished:
     info = info_of(tool)
     try:
         async with asyncio.timeout(info.timeout + 0.5):
-            message = await tool.ainvoke(
-                {"type": "tool_call", "id": call.request.call_id, "name": name, "args": dict(call.arguments)}
-            )
+            returned = await direct.run(tool, call.request.call_id, call.arguments)
     except TimeoutError:
         text = f"'{name}' did not answer within {info.timeout:g} seconds."
         return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)
@@ -122,7 +122,7 @@ async def execute(toolset: Toolset, call: Call) -> ToolFinished:
     except Exception as error:  # a connector is a stranger's code: whatever it does, the turn goes on
         text = f"'{name}' failed: {type(error).__name__}: {str(error)[:300]}"
         return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)
-    return _finished_from(call.request, info, message, time.monotonic() - began)
+    return _finished_from(call.request, info, returned, time.monotonic() - began)
 
 
 def finished(
@@ -141,12 +141,11 @@ def finished(
     )
 
 
-def _finished_from(request: ToolRequested, info: ToolInfo, message: Any, seconds: float) -> ToolFinished:
-    outcome = getattr(message, "artifact", None)
-    text = message.text if isinstance(message, ToolMessage) else str(message)
-    failed = isinstance(message, ToolMessage) and message.status == "error"
+def _finished_from(request: ToolRequested, info: ToolInfo, returned: Any, seconds: float) -> ToolFinished:
+    failed = isinstance(returned, ToolMessage) and returned.status == "error"
+    outcome = returned.artifact if isinstance(returned, ToolMessage) else returned
     if not isinstance(outcome, ToolOutcome):
-        outcome = ToolOutcome(text=text)
+        outcome = ToolOutcome(text=returned.text if isinstance(returned, ToolMessage) else str(returned))
     return ToolFinished(
         call_id=request.call_id,
         tool=request.tool,

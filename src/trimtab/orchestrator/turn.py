@@ -32,7 +32,7 @@ from trimtab.domain.model import EVIDENCE_KEY, QUESTION_KEY, Profile, TokenCount
 from trimtab.domain.passage import Citation, Passage, Span
 from trimtab.domain.tool import Effect
 
-from . import answer, grounding, prompts
+from . import answer, direct, grounding, prompts
 from .calls import Call, Toolset, execute, finished, info_of
 from .context import Past
 
@@ -262,7 +262,7 @@ class Orchestrator:
         model, kwargs = self._model_for(turn, state, toolset, quoting)
         chunks: list[AIMessageChunk] = []
         draft, asks = "", False
-        stream: Any = model.astream(self._messages(turn, state, best), **kwargs)
+        stream = direct.stream(model, self._messages(turn, state, best), kwargs)
         async with contextlib.aclosing(stream):  # leaving early stops the engine
             async for chunk in stream:
                 chunks.append(_as_chunk(chunk))

@@ -1,9 +1,9 @@
 """Statements of every turn, run on the driver's own cursor.
 
 SQLAlchemy takes 20 µs and more to run a statement that SQLite runs in 3, and a turn needs a dozen. Here a statement is
-written with SQLAlchemy as everywhere else, turned into the driver's SQL once, and from then on given to the driver as it
-is, inside the transaction of the connection. What this leaves out: rows come back as plain tuples, JSON in them unread,
-and ``in_`` takes no list. All other statements stay with SQLAlchemy.
+written with SQLAlchemy as everywhere else, turned into the driver's SQL once, and from then on given to the driver,
+inside the transaction of the connection. What this leaves out: rows come back as plain tuples, JSON in them unread, and
+``in_`` takes no list. All other statements stay with SQLAlchemy.
 """
 
 from __future__ import annotations

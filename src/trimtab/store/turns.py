@@ -20,7 +20,7 @@ from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from . import prepared
 from . import threads as _threads
-from .encoding import dumps
+from .encoding import dumps, of_event
 from .schema import approvals, events, messages, threads, turns
 
 ORPHAN_SECONDS = 30.0
@@ -137,7 +137,7 @@ def append(
     if not batch:
         return []
     now = time.time()
-    written = [dumps(ev.to_wire(event)) for event in batch]
+    written = [of_event(event) for event in batch]
     wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
     common = {"turn_id": turn["id"], "at": now}
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
