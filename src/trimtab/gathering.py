@@ -1,0 +1,160 @@
+"""From what people said to what training reads: the store's records become judgements, judgements a dataset.
+
+The only place that knows both the store and the alignment's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from trimtab.align import dataset
+from trimtab.align.curation import Curated, Decision, Rules, curate
+from trimtab.align.splits import Shares
+from trimtab.domain.judgement import Judgement, Kind, Source
+from trimtab.domain.model import Profile, TokenCounter
+from trimtab.store import judgements
+from trimtab.store.database import Database
+from trimtab.store.judgements import Answer, Record
+from trimtab.store.threads import text_digest
+
+from .given import Given, given
+from .settings import Settings
+
+DEMONSTRATION = ":demonstration"
+"""Behind the id of an edit, which gives two judgements."""
+
+
+def roughly(texts: Any) -> list[int]:
+    """Tokens, where no tokenizer is at hand: what the orchestrator falls back to."""
+    return [len(text) // 3 + 1 for text in texts]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the model that gave the answers is asked, which decides what it was shown.
+
+    The default is that of a small local model, such as the default one.
+    """
+
+    profile: Profile = field(default_factory=lambda: Profile(name="default"))
+    count: TokenCounter = roughly
+
+
+def judgements_of(records: Iterator[Record] | list[Record], how: Reading = Reading()) -> list[Judgement]:
+    """Every record as one judgement; an edit as two."""
+    return [row for record in records for row in _rows(record, how)]
+
+
+def _rows(record: Record, how: Reading) -> Iterator[Judgement]:
+    row, about = record.feedback, _about(record)
+    first = given(record.answer, how.profile, how.count)
+    match row["kind"]:
+        case "thumb":
+            yield _judgement(record, Kind.LABEL, first, about, completion=_text(record.answer), value=int(row["value"]))
+        case "preference" if record.other is not None:
+            second = given(record.other, how.profile, how.count)
+            texts = {"completion": _text(record.answer), "rejected": _text(record.other)}
+            yield _judgement(record, Kind.PREFERENCE, _of_both(first, second), about, **texts)
+        case "edit":
+            texts = {"completion": str(row["text"]), "rejected": _text(record.answer)}
+            yield _judgement(record, Kind.PREFERENCE, first, about, **texts)
+            wanted = {"id": row["id"] + DEMONSTRATION, "completion": str(row["text"])}
+            yield _judgement(record, Kind.DEMONSTRATION, first, about, **wanted)
+
+
+def _judgement(record: Record, kind: Kind, known: Given, about: dict[str, str], **fields: Any) -> Judgement:
+    row, message = record.feedback, record.answer.message
+    if not record.answer.origin and row["generation_digest"] != text_digest(_text(record.answer)):
+        known = Given(known.prompt, "the answer is not the one that was judged", known.tainted)
+    if known.composed:
+        about = {**about, "composed": known.composed}
+    lineage = message["lineage"] or {}
+    reviewed = record.decision is not None and record.decision["decision"] == judgements.INCLUDE
+    made = {
+        "id": row["id"],
+        "kind": kind,
+        "prompt": known.prompt,
+        "label": row["label"],
+        "source": Source(about.get("imported", Source.PERSON)),
+        "person": "" if "imported" in about else row["owner_id"],
+        "version": str(lineage.get("version") or lineage.get("model") or ""),
+        "at": float(row["updated_at"]),
+        "consent": record.consent,
+        "ours": not known.composed and "origin" not in about,
+        "tainted": known.tainted,
+        "reviewed": reviewed,
+        "about": about,
+    }
+    return Judgement(**{**made, **fields})
+
+
+def _about(record: Record) -> dict[str, str]:
+    row, message = record.feedback, record.answer.message
+    about = {"feedback": row["id"], "message": row["message_id"], "thread": message["thread_id"]}
+    if row["other_id"]:
+        about["other"] = row["other_id"]
+    if row["reason"]:
+        about["reason"] = row["reason"]
+    if origin := record.answer.origin:
+        about |= {"origin": str(origin["source"]), "file": str(origin.get("file", ""))}
+        if row["owner_id"] == message["owner_id"]:  # said by the file itself, not by somebody who read it here
+            about["imported"] = str(origin["source"])
+    return about
+
+
+def _of_both(first: Given, second: Given) -> Given:
+    composed = first.composed or second.composed
+    if not composed and first.prompt != second.prompt:
+        composed = "the two answers were given to different prompts"
+    return Given(first.prompt, composed, first.tainted or second.tainted)
+
+
+def _text(answer: Answer) -> str:
+    return str(answer.message["text"])
+
+
+# ---------------------------------------------------------------------- the whole way
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All feedback as judgements, and what people decided about rows."""
+
+    rows: tuple[Judgement, ...]
+    decisions: Mapping[str, Decision]
+
+
+def gather(connection: Connection, how: Reading = Reading(), *, owner: str | None = None) -> Gathered:
+    """Everybody's feedback, or one person's."""
+    rows = judgements_of(judgements.records(connection, owner=owner), how)
+    decided = {
+        key: Decision(str(row["decision"]), str(row["reason"])) for key, row in judgements.decisions(connection).items()
+    }
+    return Gathered(tuple(rows), decided)
+
+
+def curated(database: Database, rules: Rules = Rules(), how: Reading = Reading()) -> Curated:
+    """Everybody's feedback after curation. Reads the database and changes nothing."""
+    found = database.read_sync(gather, how)
+    return curate(found.rows, rules, found.decisions)
+
+
+def make_dataset(
+    database: Database, home: Path, rules: Rules = Rules(), shares: Shares = Shares(), how: Reading = Reading()
+) -> dataset.Dataset:
+    """Everybody's feedback, curated, split and written under `home`.
+
+    Raises:
+        InvalidInput: nothing is left after curation.
+    """
+    kept = curated(database, rules, how)
+    return dataset.write(kept.rows, home, shares=shares, about=kept.card())
+
+
+def datasets_dir(settings: Settings) -> Path:
+    return settings.home / "datasets"
