@@ -13,48 +13,71 @@ CHARS_A_TOKEN_AT_LEAST = 1.5
 """No ordinary text has fewer characters a token; so a text this short needs no exact counting."""
 SHARED_CHARS = 4000
 """Longer messages are not kept between turns."""
+COUNTED_AT_ONCE = 32
 MESSAGE_OVERHEAD = 8
 """Tokens a chat template puts around one message; 5-7 in the templates we looked at."""
 
 
 class Past:
-    """A thread up to a question. What is counted or made of it is done once a turn."""
+    """A thread up to a question. What is counted or made of it is done once a turn, and from its end: a long thread
+    costs no more than what of it fits."""
 
     def __init__(self, history: Sequence[tuple[str, str]], owner: str, count: TokenCounter) -> None:
         self._history = history
         self._owner = owner
         self._count = count
-        self._at_most = sum(len(text) / CHARS_A_TOKEN_AT_LEAST + MESSAGE_OVERHEAD for _, text in history)
         self._sizes: list[int] = []
-        self._made: tuple[int, list[BaseMessage]] = (0, [])
+        """Tokens of the newest messages, newest first, as far as they were asked for."""
+        self._made: tuple[int, list[BaseMessage]] = (len(history), [])
 
     def within(self, budget: int) -> list[BaseMessage]:
-        """The newest part that fits in `budget` tokens, in whole question-answer pairs, oldest first.
+        """The newest part that fits in `budget` tokens, from a question on, oldest first.
 
-        When something must go, enough goes to free a quarter of the budget, so that the beginning of the prompt (and
-        with it the engine's cache) stays the same for the next turns instead of shifting each time.
+        What does not fit goes in steps of up to a quarter of what fits, counted from the thread's beginning: so the
+        prompt keeps its beginning (and the engine's cache its use) for some turns instead of shifting with each.
         """
         first = self._first(budget)
-        if self._made[0] != len(self._history) - first:
-            self._made = len(self._history) - first, as_messages(self._history[first:], self._owner)
+        if self._made[0] != first:
+            self._made = first, as_messages(self._history[first:], self._owner)
         return self._made[1]
 
     def _first(self, budget: int) -> int:
         """The index of the first message that is shown."""
-        if budget <= 0:
-            return len(self._history)
-        if self._at_most <= budget:
+        if self._fits_surely(budget):
             return 0
-        if not self._sizes:
-            self._sizes = [n + MESSAGE_OVERHEAD for n in self._count([text for _, text in self._history])]
-        total = sum(self._sizes)
-        if total <= budget:
+        fitting = self._fitting(budget)
+        dropped = len(self._history) - fitting
+        if not dropped:
             return 0
-        for pair in _pairs(self._history):
-            total -= sum(self._sizes[i] for i in pair)
-            if total <= budget * 3 // 4:
-                return pair[-1] + 1
+        step = 1 << max(0, (fitting // 4).bit_length() - 1)
+        first = -(-dropped // step) * step
+        while first < len(self._history) and self._history[first][0] != "user":
+            first += 1
+        return first
+
+    def _fits_surely(self, budget: int) -> bool:
+        """Whether the whole thread fits however its text is counted."""
+        left: float = budget
+        for _, text in reversed(self._history):
+            left -= len(text) / CHARS_A_TOKEN_AT_LEAST + MESSAGE_OVERHEAD
+            if left < 0:
+                return False
+        return True
+
+    def _fitting(self, budget: int) -> int:
+        """How many of the newest messages fit."""
+        for number in range(len(self._history)):
+            if number == len(self._sizes):
+                self._count_more()
+            budget -= self._sizes[number]
+            if budget < 0:
+                return number
         return len(self._history)
+
+    def _count_more(self) -> None:
+        end = len(self._history) - len(self._sizes)
+        texts = [text for _, text in self._history[max(0, end - COUNTED_AT_ONCE) : end]]
+        self._sizes += [n + MESSAGE_OVERHEAD for n in reversed(self._count(texts))]
 
 
 def as_messages(history: Sequence[tuple[str, str]], owner: str = "") -> list[BaseMessage]:
@@ -78,14 +101,3 @@ def _message(_owner: str, role: str, text: str) -> BaseMessage:
     """Making a hundred messages takes longer than all else in a turn, and they are the same ones each time. Shared
     within one owner only, lest a model adapter that writes on its input carries anything from person to person."""
     return _new(role, text)
-
-
-def _pairs(history: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """Indexes grouped so that each group begins with a question."""
-    groups: list[list[int]] = []
-    for index, (role, _) in enumerate(history):
-        if role == "user" or not groups:
-            groups.append([index])
-        else:
-            groups[-1].append(index)
-    return groups
