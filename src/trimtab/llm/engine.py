@@ -24,15 +24,26 @@ class Capabilities:
 
     adapters: bool = False
     """LoRA adapters chosen per request."""
+    hot_adapters: bool = False
+    """`add_adapter` works while it serves."""
     json_schema: bool = False
     grammar: bool = False
     logprobs: bool = False
+    """The log probability of each token of an answer."""
+    top_logprobs: bool = False
+    """Those of the likeliest other tokens, too."""
     embeddings: bool = False
     cancel: bool = False
     """A client that disconnects frees its slot: within a second while it generates, and while it reads a prompt within
     a second and the rest of a batch."""
     prefix_cache: bool = False
     tokenize: bool = False
+    tools: bool = False
+    """It reads tool calls out of an answer; else they stay in its text."""
+    literal_text: bool = False
+    """No text of a request becomes a special token, so none needs to be broken up (see `neutral`)."""
+    metrics: bool = False
+    """``GET /metrics`` answers in Prometheus' text format."""
 
 
 class EngineState(StrEnum):
@@ -82,8 +93,10 @@ class EngineOptions:
     """Prompt tokens read in one go. Others' streams and a cancellation wait for at most one such batch."""
     cache_mib: int = 256
     """Memory for prompts of earlier requests, so that a thread's next turn need not be read again."""
+    queue: int = 64
+    """Requests that may wait for a slot, where the engine lets us say so; further ones are told to come back."""
     adapters: tuple[Path, ...] = ()
-    """GGUF LoRA files, in the order of their ids. None is active unless a request asks for it."""
+    """LoRA files, in the order of their ids. None is active unless a request asks for it."""
     gpu_layers: int = -1
     """Layers kept on a GPU when the engine was built for one; -1 is as many as fit."""
     start_seconds: float = 120.0
@@ -110,11 +123,33 @@ class Engine(Protocol):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Texts that must not reach the engine from a person or a document, see `openai_chat.neutralise`."""
+        """Texts that must not reach the engine from a person or a document, see `neutral`; none where it takes every
+        text literally."""
         ...
 
+    @property
+    def slot_context(self) -> int:
+        """Tokens of prompt and answer together that one request may have."""
+        ...
+
+    @property
+    def name(self) -> str: ...
+
     def adapters_body(self, active: Mapping[int, float]) -> dict[str, Any]:
-        """Fields a request adds so that these adapters (id to scale) work on it, and no other."""
+        """Fields a request adds so that these adapters (id to scale) work on it, and no other.
+
+        Raises:
+            InvalidInput: there is no adapter of that id.
+        """
+        ...
+
+    async def add_adapter(self, path: Path) -> int:
+        """Read one more adapter while requests go on, and give its id. It is there again after a restart.
+
+        Raises:
+            InvalidInput: this engine cannot (`Capabilities.hot_adapters`), or the file is no adapter for this model.
+            EngineError: it cannot be reached.
+        """
         ...
 
     async def start(self) -> None:

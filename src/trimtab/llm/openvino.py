@@ -1,0 +1,97 @@
+"""The OpenVINO engine: OpenVINO GenAI's continuous batching behind a thin OpenAI server of ours, in a child process.
+
+On x86 processors without an accelerator it reads prompts several times faster than the prebuilt llama.cpp, and serves
+many requests at once at several times the speed. A GGUF file is converted once, when the engine starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .engine import Capabilities, EngineOptions
+from .openvino_folder import CARD, ModelCard, read_card
+from .openvino_weights import Precision, prepare_openvino
+from .shelf import OnProgress
+from .supervised import SupervisedEngine
+
+
+class OpenVinoEngine(SupervisedEngine):
+    """One model served by OpenVINO GenAI.
+
+        engine = OpenVinoEngine(Path("model.gguf"))
+        await engine.start()
+        OpenAIChat(base_url=engine.base_url, api_key=engine.key, model=engine.name)
+
+    Args:
+        model_path: a GGUF file, or a folder that `prepare_openvino` made.
+        cache_dir: where converted models are kept; beside the file when not given.
+        precision: of the converted weights.
+        on_progress: hears how far a conversion has come.
+    """
+
+    capabilities = Capabilities(
+        json_schema=True,
+        grammar=True,
+        logprobs=True,
+        cancel=True,
+        prefix_cache=True,
+        tokenize=True,
+        literal_text=True,
+        metrics=True,
+    )
+    program: ClassVar[str] = "trimtab.llm.openvino_server.worker"
+    maker: ClassVar[str] = "OpenVINO"
+    special_tokens: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model_path: Path,
+        options: EngineOptions | None = None,
+        log_path: Path | None = None,
+        *,
+        name: str = "",
+        cache_dir: Path | None = None,
+        precision: Precision = "int8",
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        super().__init__(model_path, options, log_path, name=name)
+        self._cache_dir = cache_dir or model_path.parent / "prepared"
+        self._precision = precision
+        self._on_progress = on_progress
+        self._folder = model_path
+        self._card: ModelCard | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        """What the converted model says of itself. Converts it if that has not been done."""
+        if self._card is None:
+            self._prepare()
+        assert self._card is not None
+        return self._card
+
+    @property
+    def slot_context(self) -> int:
+        trained = self.card.context_length
+        return min(self.options.slot_context, trained) if trained else self.options.slot_context
+
+    def _prepare(self) -> None:
+        if not (self.model_path / CARD).is_file():
+            self._folder = prepare_openvino(
+                self.model_path, self._cache_dir, precision=self._precision, on_progress=self._on_progress
+            )
+        self._card = read_card(self._folder)
+
+    def _config(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "folder": str(self._folder),
+            "name": self.name,
+            "slots": options.slots,
+            "slot_context": self.slot_context,
+            "batch": options.batch,
+            "threads": options.threads,
+            "cache_mib": options.cache_mib,
+            "queue": options.queue,
+            "end_ids": list(self.card.end_ids),
+        }

@@ -1,0 +1,193 @@
+"""From a checked request to its answer: prompt, tokens, text, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from .body import Wanted, wanted
+from .desk import Desk, Step
+from .prompt import Prompter
+from .refusal import Refusal, too_long
+from .replies import Shape, Usage
+from .text import Vocabulary, Writer
+
+_CHARS_A_TOKEN = 64
+"""More characters than this for each token of context are refused before they are tokenised."""
+_SMALL = 20_000
+"""Characters that are tokenised at once; more go to a thread, so that other streams do not wait."""
+
+
+class Making:
+    """Begins answers."""
+
+    def __init__(self, config: dict[str, Any], desk: Desk, prompter: Prompter, vocabulary: Vocabulary) -> None:
+        self._context = int(config["slot_context"])
+        self._model = str(config["name"])
+        self._desk = desk
+        self._prompter = prompter
+        self._vocabulary = vocabulary
+        self.most_chars = self._context * _CHARS_A_TOKEN
+
+    async def begin(self, body: dict[str, Any], *, chat: bool) -> Request:
+        """Check a request, make its prompt and hand it to the worker.
+
+        Raises:
+            Refusal: it cannot be served; says why.
+        """
+        want = wanted(body, chat=chat)
+        self._desk.room_for(want.count)
+        size = _chars(body.get("messages" if chat else "prompt"))
+        if size > self.most_chars:
+            raise too_long(size, self.most_chars, "characters")
+        make = self._chat if chat else self._plain
+        ids = make(body) if size <= _SMALL else await asyncio.to_thread(make, body)
+        if not ids:
+            raise Refusal(400, "the prompt is empty")
+        if len(ids) >= self._context:
+            raise too_long(len(ids), self._context - 1, "tokens")
+        self._desk.room_for(want.count)
+        left = self._context - len(ids)
+        limit = left if want.max_tokens is None else min(want.max_tokens, left)
+        return Request(self._desk, want, ids, Shape(self._model, chat, self._vocabulary), limit)
+
+    def _chat(self, body: dict[str, Any]) -> list[int]:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refusal(400, "`messages` must be a list of at least one message")
+        return self._prompter.chat(messages, {})
+
+    def _plain(self, body: dict[str, Any]) -> list[int]:
+        prompt = body.get("prompt")
+        if isinstance(prompt, str):
+            return self._prompter.text(prompt)
+        whole = isinstance(prompt, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt)
+        if not whole or not all(0 <= i < self._vocabulary.size for i in prompt or ()):
+            raise Refusal(400, "`prompt` must be a text or a list of token ids")
+        return list(prompt or ())
+
+
+def _chars(value: Any) -> int:
+    """Characters in all texts of a value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_chars, value))
+    if isinstance(value, dict):
+        return sum(len(k) + _chars(v) for k, v in value.items())
+    return 1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step added to one answer."""
+
+    index: int
+    text: str
+    tokens: list[int]
+    values: list[float]
+    end: str
+
+
+@dataclass
+class Request:
+    """One request's answers in the making."""
+
+    desk: Desk
+    want: Wanted
+    ids: list[int]
+    shape: Shape
+    limit: int
+    """Tokens that the answer may have."""
+
+    async def pieces(self) -> AsyncIterator[dict[str, Any]]:
+        """The answer as the events of a stream."""
+        usage = Usage(len(self.ids))
+        opened: set[int] = set()
+        async with aclosing(self._all(usage)) as source:
+            async for piece in source:
+                if piece.index not in opened:
+                    opened.add(piece.index)
+                    if first := self.shape.first(piece.index):
+                        yield first
+                if piece.text or piece.end or self.want.logprobs:
+                    logprobs = self.shape.logprobs(piece.tokens, piece.values) if self.want.logprobs else None
+                    yield self.shape.piece(piece.index, piece.text, logprobs, piece.end or None)
+        if self.want.usage_in_stream:
+            yield self.shape.closing(usage)
+
+    async def whole(self) -> dict[str, Any]:
+        """The answer in one piece."""
+        usage = Usage(len(self.ids))
+        found: list[list[Piece]] = [[] for _ in range(self.want.count)]
+        async with aclosing(self._all(usage)) as source:
+            async for piece in source:
+                found[piece.index].append(piece)
+        return self.shape.whole([self._choice(i, pieces) for i, pieces in enumerate(found)], usage)
+
+    def _choice(self, index: int, pieces: list[Piece]) -> dict[str, Any]:
+        logprobs = None
+        if self.want.logprobs:
+            tokens, values = [t for p in pieces for t in p.tokens], [v for p in pieces for v in p.values]
+            logprobs = self.shape.logprobs(tokens, values)
+        return self.shape.choice(index, "".join(p.text for p in pieces), logprobs, pieces[-1].end)
+
+    def _all(self, usage: Usage) -> AsyncGenerator[Piece, None]:
+        return self._one(0, usage) if self.want.count == 1 else self._several(usage)
+
+    async def _several(self, usage: Usage) -> AsyncGenerator[Piece, None]:
+        """All answers' pieces as they come."""
+        arrived: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+
+        async def follow(index: int) -> None:
+            try:
+                async with aclosing(self._one(index, usage)) as source:
+                    async for piece in source:
+                        arrived.put_nowait(piece)
+            except Refusal as refusal:
+                arrived.put_nowait(refusal)
+
+        tasks = [asyncio.create_task(follow(i)) for i in range(self.want.count)]
+        left = len(tasks)
+        try:
+            while left:
+                piece = await arrived.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                left -= bool(piece.end)
+                yield piece
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, index: int, usage: Usage) -> AsyncGenerator[Piece, None]:
+        settings = {**self.want.settings, "max_new_tokens": self.limit, "rng_seed": self.want.seed + index}
+        if self.want.logprobs:
+            settings["logprobs"] = 1
+        answer = self.desk.ask(self.ids, settings, self.want.structure, self.want.adapters)
+        writer = Writer(self.shape.vocabulary, self.want.stops)
+        try:
+            while True:
+                step = await answer.steps.get()
+                if isinstance(step, Refusal):
+                    raise step
+                if step.cached >= 0 and index == 0:
+                    usage.cached = step.cached
+                piece = self._write(index, step, writer)
+                usage.answer += len(piece.tokens)
+                yield piece
+                if piece.end:
+                    return
+        finally:
+            self.desk.leave(answer)
+
+    def _write(self, index: int, step: Step, writer: Writer) -> Piece:
+        kept = [i for i, t in enumerate(step.tokens) if t not in self.shape.vocabulary.ends]
+        tokens = [step.tokens[i] for i in kept]
+        values = [step.logprobs[i] for i in kept] if self.want.logprobs else []
+        text = writer.write(tokens, last=bool(step.end))
+        return Piece(index, text, tokens, values, "stop" if writer.stopped else step.end)
