@@ -11,7 +11,7 @@ from pydantic import PrivateAttr, ValidationError
 from typing_extensions import override
 
 from trimtab.domain.errors import InvalidInput, ToolError
-from trimtab.domain.tool import METADATA_KEY, ToolInfo, ToolOutcome
+from trimtab.domain.tool import METADATA_KEY, RunDirectly, ToolInfo, ToolOutcome
 
 from . import schema
 from .declare import Connector, Declaration
@@ -24,7 +24,7 @@ Call = Callable[[Mapping[str, Any]], Awaitable[ToolOutcome]]
 REMOVED = "[secret removed]"
 
 
-class ConnectorTool(StructuredTool):
+class ConnectorTool(StructuredTool, RunDirectly):
     """A LangChain tool whose wrong arguments are an `InvalidInput` that names them. It can be run directly as well."""
 
     _declared: Declaration = PrivateAttr()
@@ -35,6 +35,7 @@ class ConnectorTool(StructuredTool):
         self._declared = declared
         self._call = call
 
+    @override
     async def outcome(self, arguments: Mapping[str, Any]) -> ToolOutcome:
         """The same as `ainvoke`, without LangChain's callbacks."""
         return await self._call(checked(self._declared, arguments, self.name))
@@ -94,8 +95,8 @@ def tool_info(connector: Connector, declared: Declaration) -> ToolInfo:
     )
 
 
-async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Http, secret: str) -> ToolOutcome:
-    """Call the function and shape what it returns.
+async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Http | None, secret: str) -> ToolOutcome:
+    """Call the function and shape what it returns. `http` is for a function that declares one.
 
     Raises:
         ToolError: it failed, or took longer than its declared timeout.

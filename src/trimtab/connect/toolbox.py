@@ -267,8 +267,10 @@ class Toolbox:
     async def _with_http(
         self, connector: Connector, declared: Declaration, arguments: Mapping[str, Any]
     ) -> ToolOutcome:
-        override = self._options.overrides.get(connector.name, Override())
         credential, secret = self._credential(connector)
+        if not declared.http_parameters:
+            return await run_tool(declared, arguments, None, secret)
+        override = self._options.overrides.get(connector.name, Override())
         reach = Reach(connector.hosts, connector.plain_http, override.base_url, override.allow_private)
         transport = PinnedTransport(
             allow_private=override.allow_private,

@@ -7,10 +7,11 @@ tool without one is treated as the worst case: it writes, and what it returns is
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 METADATA_KEY = "trimtab"
 
@@ -66,10 +67,9 @@ class ToolOutcome:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-@runtime_checkable
-class RunDirectly(Protocol):
+class RunDirectly(ABC):
     """A tool that can be run without LangChain's callbacks hearing of it."""
 
+    @abstractmethod
     async def outcome(self, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Check the arguments and run. Raises what `ainvoke` would."""
-        ...

@@ -75,6 +75,11 @@ class Toolset:
         where = ".".join(str(p) for p in first.path)
         return f"The arguments of '{name}' are wrong{f' at {where}' if where else ''}: {first.message[:300]}"
 
+    def version(self, connector: str) -> str:
+        """The version of a connector that some of these tools are from; empty when none is."""
+        infos = (info_of(tool) for tool in self._given)
+        return next((info.connector_version for info in infos if info.connector == connector), "")
+
     def effect(self, name: str) -> Effect:
         tool = self.tools.get(name)
         return info_of(tool).effect if tool else Effect.READ
@@ -101,17 +106,16 @@ class Call:
         )
 
 
-async def execute(toolset: Toolset, call: Call) -> ToolFinished:
-    """Run one allowed call within its time. Every failure becomes a result; only cancellation passes through."""
+async def execute(toolset: Toolset, call: Call, *, listened: bool) -> ToolFinished:
+    """Run one allowed call, which has no fault, within its time. Every failure becomes a result; only cancellation
+    passes through. `listened`: see `direct`."""
     began = time.monotonic()
     name = call.request.tool
-    if fault := toolset.fault(name, call.arguments):
-        return finished(call.request, CallStatus.INVALID, fault)
     tool = toolset.tools[name]
     info = info_of(tool)
     try:
         async with asyncio.timeout(info.timeout + 0.5):
-            returned = await direct.run(tool, call.request.call_id, call.arguments)
+            returned = await direct.run(tool, call.request.call_id, call.arguments, listened=listened)
     except TimeoutError:
         text = f"'{name}' did not answer within {info.timeout:g} seconds."
         return finished(call.request, CallStatus.ERROR, text, info=info, seconds=time.monotonic() - began)

@@ -20,40 +20,39 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 
 from trimtab.domain.model import AskedDirectly
-from trimtab.domain.tool import RunDirectly, ToolOutcome
+from trimtab.domain.tool import RunDirectly
+
+
+def listened() -> bool:
+    """Whether a callback or tracer around us wants to hear of calls, as LangChain finds it out before each."""
+    return bool(AsyncCallbackManager.configure(ensure_config()["callbacks"]).handlers)
 
 
 def stream(
-    model: Runnable[Any, Any], messages: Sequence[BaseMessage], options: Mapping[str, Any]
+    model: Runnable[Any, Any], messages: Sequence[BaseMessage], options: Mapping[str, Any], *, listened: bool
 ) -> AsyncGenerator[Any, None]:
     """What `model.astream(messages, **options)` yields. Close it to stop the model early."""
     bare: Runnable[Any, Any] = model
     bound: Mapping[str, Any] = {}
     if isinstance(model, RunnableBinding) and not model.config and not model.config_factories:
         bare, bound = model.bound, model.kwargs
-    if isinstance(bare, AskedDirectly) and isinstance(bare, BaseChatModel) and _plain(bare) and not listened(bare):
+    if not listened and isinstance(bare, AskedDirectly) and isinstance(bare, BaseChatModel) and _plain(bare):
         return _chunks(bare, list(messages), {**bound, **options})
     through_langchain: Any = model.astream(messages, **options)
     return through_langchain  # type: ignore[no-any-return]
 
 
-async def run(tool: BaseTool, call_id: str, arguments: Mapping[str, Any]) -> Any:
+async def run(tool: BaseTool, call_id: str, arguments: Mapping[str, Any], *, listened: bool) -> Any:
     """A `ToolOutcome`, or what a stranger's tool gives for a tool call: mostly a `ToolMessage`."""
-    if isinstance(tool, RunDirectly) and not listened(tool):
-        outcome: ToolOutcome = await tool.outcome(arguments)
-        return outcome
+    if not listened and isinstance(tool, RunDirectly) and not tool.callbacks and not tool.verbose:
+        return await tool.outcome(arguments)
     return await tool.ainvoke({"type": "tool_call", "id": call_id, "name": tool.name, "args": dict(arguments)})
-
-
-def listened(thing: BaseChatModel | BaseTool) -> bool:
-    """Whether anything is told of calls of this model or tool, as LangChain finds it out before each."""
-    manager = AsyncCallbackManager.configure(ensure_config()["callbacks"], thing.callbacks, thing.verbose)
-    return bool(manager.handlers)
 
 
 def _plain(model: BaseChatModel) -> bool:
     """Whether `astream` would do nothing but pass on the model's chunks."""
-    return model.rate_limiter is None and not model.disable_streaming and model.output_version in (None, "v0")
+    told = model.callbacks or model.verbose or model.rate_limiter
+    return not told and not model.disable_streaming and model.output_version in (None, "v0")
 
 
 async def _chunks(

@@ -39,6 +39,8 @@ _COMMON = frozenset(
     "those to was we were what when where which who will with would yes you your using text above answer according "
     "based also about between over under per".split()
 )
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+_THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\s\"'”)]+|\n+")
 
 
@@ -110,7 +112,7 @@ def _numbers_written(text: str) -> list[tuple[str, str]]:
 
 def _numbers(text: str) -> set[str]:
     found = {_normal(m.group()) for m in _NUMBER.finditer(text)}
-    for part in re.findall(r"\d+(?:\.\d+)?", text):  # dates and ranges: 2024-05-01, 9:30, 3-5
+    for part in _DIGITS.findall(text):  # dates and ranges: 2024-05-01, 9:30, 3-5
         found.add(_normal(part))
     found |= {_WORD_NUMBERS[w.lower()] for w in _WORD.findall(text) if w.lower() in _WORD_NUMBERS}
     return found
@@ -119,7 +121,8 @@ def _numbers(text: str) -> set[str]:
 def _normal(number: str) -> str:
     """``1,200`` and ``1200.0`` are one number; the sign counts, the thousands separator does not."""
     plain = number.replace("−", "-").replace(" ", "").replace("'", "").rstrip(".,")
-    plain = re.sub(r",(?=\d{3}(?:\D|$))", "", plain).replace(",", ".")
+    if "," in plain:
+        plain = _THOUSANDS.sub("", plain).replace(",", ".")
     try:
         return f"{float(plain):g}" if abs(float(plain)) < 1e15 else plain
     except ValueError:

@@ -109,6 +109,8 @@ class _State:
     spent: dict[str, float] = field(default_factory=lambda: {"retrieval": 0.0, "model": 0.0, "tools": 0.0})
     finish_reason: str = "stop"
     past: Past | None = None
+    toolset: Toolset = field(default_factory=lambda: Toolset(()))
+    listened: bool = field(default_factory=direct.listened)
 
     def note(self, event: ev.Event) -> None:
         match event:
@@ -193,7 +195,7 @@ class Orchestrator:
             yield ev.TurnStarted(model=self.profile.name, question=turn.question)
         if not state.searched and self.search is not None and turn.documents != "off":
             yield await self._look_up(turn)
-        toolset = self._toolset(turn)
+        toolset = state.toolset = self._toolset(turn)
         best = await self._best(turn, state)
         if turn.documents == "only" and not best.supported:
             yield ev.TextDelta(answer.not_found(best.nearest))
@@ -262,7 +264,7 @@ class Orchestrator:
         model, kwargs = self._model_for(turn, state, toolset, quoting)
         chunks: list[AIMessageChunk] = []
         draft, asks = "", False
-        stream = direct.stream(model, self._messages(turn, state, best), kwargs)
+        stream = direct.stream(model, self._messages(turn, state, best), kwargs, listened=state.listened)
         async with contextlib.aclosing(stream):  # leaving early stops the engine
             async for chunk in stream:
                 chunks.append(_as_chunk(chunk))
@@ -408,7 +410,7 @@ class Orchestrator:
         readers = [c for c in ready if toolset.effect(c.request.tool) is Effect.READ]
         if len(readers) > 1:
             room = asyncio.Semaphore(READERS)
-            tasks = [asyncio.create_task(_within(room, toolset, c)) for c in readers]
+            tasks = [asyncio.create_task(_within(room, toolset, c, state.listened)) for c in readers]
             try:
                 for done in asyncio.as_completed(tasks):
                     yield await done
@@ -417,7 +419,7 @@ class Orchestrator:
                     task.cancel()
         for call in ready:  # what has effects runs alone and in order
             if len(readers) == 1 or call not in readers:
-                yield await execute(toolset, call)
+                yield await execute(toolset, call, listened=state.listened)
 
     def _approval(self, call: Call, state: _State) -> ev.ApprovalNeeded:
         effect = call.request.effect
@@ -465,7 +467,6 @@ class Orchestrator:
             if sources := [p.text for p in state.passages] + [r.text for r in state.results]:
                 doubtful = grounding.unsupported(state.text, sources, turn.question)
         used = list(dict.fromkeys(c.request.connector for c in state.calls if c.result and c.request.connector))
-        versions = {info_of(t).connector: info_of(t).connector_version for t in self.tools()} if used else {}
         return ev.TurnFinished(
             status=ev.TurnStatus.DONE,
             text=state.text,
@@ -476,7 +477,7 @@ class Orchestrator:
                 model=self.profile.name,
                 version=self.profile.version,
                 prompt_version=prompts.VERSION,
-                connectors={name: versions.get(name, "") for name in used},
+                connectors={name: state.toolset.version(name) for name in used},
                 passages=tuple(p.id for p in state.passages),
             ),
             # The calls the last message asked for have been made: the turn itself came to its end.
@@ -501,9 +502,9 @@ def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
     )
 
 
-async def _within(room: asyncio.Semaphore, toolset: Toolset, call: Call) -> ev.ToolFinished:
+async def _within(room: asyncio.Semaphore, toolset: Toolset, call: Call, listened: bool) -> ev.ToolFinished:
     async with room:
-        return await execute(toolset, call)
+        return await execute(toolset, call, listened=listened)
 
 
 def _as_chunk(chunk: Any) -> AIMessageChunk:
