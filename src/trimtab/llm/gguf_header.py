@@ -29,6 +29,8 @@ class GgufHeader:
     values: dict[str, Any] = field(repr=False)
     tensor_types: dict[str, int] = field(repr=False)
     """GGML type number of each tensor."""
+    places: dict[str, tuple[tuple[int, ...], int]] = field(default_factory=dict, repr=False)
+    """Of each tensor: its shape, outermost dimension first, and where in the file it begins."""
 
     @property
     def architecture(self) -> str:
@@ -126,22 +128,29 @@ def _parse(path: Path, data: mmap.mmap) -> GgufHeader:
     for _ in range(keys):
         key = reader.string()
         values[key] = reader.value(reader.scalar("I"))
-    return GgufHeader(path, values, _tensors(reader, tensors))
+    types, places = _tensors(reader, tensors)
+    alignment = int(values.get("general.alignment", 32))
+    if not 0 < alignment <= 1 << 16:
+        raise ValueError(f"an alignment of {alignment}")
+    start = -(-reader.at // alignment) * alignment
+    return GgufHeader(path, values, types, {name: (shape, start + at) for name, (shape, at) in places.items()})
 
 
-def _tensors(reader: _Reader, count: int) -> dict[str, int]:
+def _tensors(reader: _Reader, count: int) -> tuple[dict[str, int], dict[str, tuple[tuple[int, ...], int]]]:
     if count > _MAX_TENSORS:
         raise ValueError(f"{count} tensors")
     types: dict[str, int] = {}
+    places: dict[str, tuple[tuple[int, ...], int]] = {}
     last = 0
     for _ in range(count):
         name = reader.string()
         dimensions = reader.scalar("I")
         if dimensions > 4:
             raise ValueError(f"a tensor of {dimensions} dimensions")
-        reader.at += 8 * dimensions
+        shape = tuple(reader.scalar("Q") for _ in range(dimensions))[::-1]  # the file counts from the innermost
         types[name] = reader.scalar("I")
-        last = max(last, reader.scalar("Q"))
+        places[name] = shape, reader.scalar("Q")
+        last = max(last, places[name][1])
     if reader.at + last > len(reader.data):
         raise ValueError("the file ends before its last tensor")
-    return types
+    return types, places

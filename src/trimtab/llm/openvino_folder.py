@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.domain.errors import ModelFileError
 
+from .architecture import Architecture
 from .gguf_header import GgufHeader
 from .tokens import bare_tokenizer
 
@@ -29,7 +30,7 @@ class ModelCard:
     """How the converted model is asked."""
 
     name: str
-    architecture: str
+    shape: Architecture
     source_sha256: str
     converter: int
     """Version of the code that wrote the folder."""
@@ -46,6 +47,8 @@ class ModelCard:
     """Token ids that end an answer; the first is the model's own."""
     special_tokens: tuple[str, ...]
     """Texts that are control tokens when parsed as such, longest first."""
+    adapters: tuple[str, ...] = ()
+    """Names of the adapters inside; the first is in slot 1 (see `openvino_adapters.py`)."""
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -55,9 +58,12 @@ def read_card(folder: Path) -> ModelCard:
         ModelFileError: the folder has no readable card.
     """
     try:
-        values = json.loads((folder / CARD).read_text("utf-8"))
-        return ModelCard(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (OSError, ValueError, TypeError) as error:
+        values: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        shape = values.pop("shape")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        factors = tuple(shape.pop("rope_factors"))
+        return ModelCard(**(values | lists), shape=Architecture(**shape, rope_factors=factors))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelFileError(
             f"{folder / CARD} cannot be read ({error}). Delete the folder {folder}; it is written again."
         ) from error
@@ -67,20 +73,20 @@ def write_card(card: ModelCard, folder: Path) -> None:
     (folder / CARD).write_text(json.dumps(asdict(card), indent=1), "utf-8")
 
 
-def card_of(header: GgufHeader, *, sha256: str, converter: int, precision: str) -> ModelCard:
-    """The card of a GGUF file."""
+def card_of(header: GgufHeader, shape: Architecture, *, sha256: str, converter: int, precision: str) -> ModelCard:
+    """The card of a model whose header (or one like it) says how it is asked."""
     values = header.values
     tokens: list[str] = values.get("tokenizer.ggml.tokens", [])
     bos = values.get("tokenizer.ggml.bos_token_id")
     return ModelCard(
         name=header.name,
-        architecture=header.architecture,
+        shape=shape,
         source_sha256=sha256,
         converter=converter,
         precision=precision,
         chat_template=header.chat_template,
-        context_length=header.context_length,
-        vocabulary=len(tokens),
+        context_length=shape.context,
+        vocabulary=shape.vocabulary,
         bos_id=None if bos is None else int(bos),
         adds_bos=bool(values.get("tokenizer.ggml.add_bos_token", False)),
         end_ids=_end_ids(values, tokens, header.special_tokens),
@@ -112,3 +118,39 @@ def full_tokenizer(header: GgufHeader) -> Tokenizer:
         [AddedToken(t, special=True, normalized=False) for t in sorted(header.special_tokens, key=ids.__getitem__)]
     )
     return tokenizer
+
+
+def write_native_tokenizer(header: GgufHeader, folder: Path) -> None:
+    """OpenVINO GenAI's own tokenizer and detokenizer, which its structured output needs.
+
+    Made from a file that holds the vocabulary only and that we wrote: the native reader sees nothing of the source's.
+    """
+    import openvino_genai
+
+    vocabulary = folder / "vocabulary.gguf"
+    _write_vocabulary(header, vocabulary)
+    try:
+        options: Any = {"enable_save_ov_model": True}
+        openvino_genai.Tokenizer(str(vocabulary), **options)
+    finally:
+        vocabulary.unlink(missing_ok=True)
+
+
+def _write_vocabulary(header: GgufHeader, file: Path) -> None:
+    import gguf
+
+    values = header.values
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(str(values["tokenizer.ggml.pre"]))
+    writer.add_token_list(values["tokenizer.ggml.tokens"])
+    writer.add_token_types(values["tokenizer.ggml.token_type"])
+    writer.add_token_merges(values["tokenizer.ggml.merges"])
+    for name in ("bos", "eos", "padding"):
+        key = f"tokenizer.ggml.{name}_token_id"
+        if key in values:
+            writer.add_uint32(key, int(values[key]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()

@@ -14,20 +14,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 from trimtab.domain.errors import ModelFileError, Unavailable
 from trimtab.domain.ownership import FolderLock
 
-from .gguf_header import read_header
-from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card
+from .architecture import ARCHITECTURES, Architecture
+from .gguf_header import GgufHeader, read_header
+from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card, write_native_tokenizer
+from .openvino_graph import Precision, build
 from .shelf import OnProgress, Progress, sha256_of
-from .weights import prepare
+from .tensors import open_tensors
 
-Precision = Literal["int8", "int4", "f16"]
-CONVERTER = 1
+MODEL = "openvino_model.xml"
+CONVERTER = 2
 """Raise it when the same source gives another folder: old folders are then left alone and not used."""
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
 _PATIENCE = 600.0
 """Seconds to wait for another process that is converting the same model."""
 
@@ -47,12 +47,13 @@ def prepare_openvino(
             f"{source} is a {header.architecture or 'nameless'!r} model; the openvino engine knows "
             f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
         )
-    target = cache_dir / f"{source.stem}.openvino-{precision}.{sha256_of(source)[:16]}.v{CONVERTER}"
+    sha256 = sha256_of(source)
+    target = cache_dir / f"{source.stem}.openvino-{precision}.{sha256[:16]}.v{CONVERTER}"
     if (target / CARD).is_file():
         return target
     with _alone(cache_dir, target):
         if not (target / CARD).is_file():
-            _convert(source, target, precision, on_progress or (lambda _: None))
+            _convert(source, sha256, target, precision, on_progress or (lambda _: None))
     return target
 
 
@@ -74,39 +75,43 @@ def _alone(cache_dir: Path, target: Path) -> Iterator[None]:
         lock.release()
 
 
-def _convert(source: Path, target: Path, precision: Precision, report: OnProgress) -> None:
+def _convert(source: Path, sha256: str, target: Path, precision: Precision, report: OnProgress) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _write(source, part, precision, report)
+        _write(source, sha256, part, precision, report)
         os.replace(part, target)
     except OSError as error:
         raise ModelFileError(
             f"{target} cannot be written ({error.strerror}). Free some space and try again."
         ) from error
-    except RuntimeError as error:
-        raise ModelFileError(f"{source} cannot be converted: {_first_line(error)}. Fetch it again.") from error
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{source} cannot be converted: {_last_line(error)}. Fetch it again.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["unknown"])[-1][:300]
 
 
-def _write(source: Path, part: Path, precision: Precision, report: OnProgress) -> None:
-    import openvino_genai
+def _write(source: Path, sha256: str, part: Path, precision: Precision, report: OnProgress) -> None:
+    import openvino as ov
 
+    tensors = open_tensors(source)
     header = read_header(source)
-    link = part / "model.gguf"
-    link.symlink_to(prepare(source, part).resolve())
-    report(Progress("OpenVINO model", 0, 3))
-    properties: Any = {"enable_save_ov_model": True}
-    openvino_genai.Tokenizer(str(link), **properties)
+    _check_vocabulary(header, tensors.architecture)
+    steps = tensors.architecture.layers + 2
+    report(Progress("OpenVINO model", 0, steps))
+    model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)))
+    ov.save_model(model, part / MODEL, compress_to_fp16=False)
+    report(Progress("OpenVINO model", steps - 1, steps))
     full_tokenizer(header).save(str(part / TOKENIZER))
-    report(Progress("OpenVINO model", 1, 3))
-    openvino_genai.ContinuousBatchingPipeline(str(link), openvino_genai.SchedulerConfig(), "CPU", properties)
-    report(Progress("OpenVINO model", 2, 3))
-    for leftover in part.glob("*.gguf"):
-        leftover.unlink()
-    write_card(card_of(header, sha256=sha256_of(source), converter=CONVERTER, precision=precision), part)
-    report(Progress("OpenVINO model", 3, 3))
+    write_native_tokenizer(header, part)
+    write_card(card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER, precision=precision), part)
+    report(Progress("OpenVINO model", steps, steps))
+
+
+def _check_vocabulary(header: GgufHeader, shape: Architecture) -> None:
+    known = len(header.values.get("tokenizer.ggml.tokens", []))
+    if known != shape.vocabulary:
+        raise ValueError(f"its vocabulary has {known} tokens where its matrices have {shape.vocabulary}")
