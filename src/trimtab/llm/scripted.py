@@ -125,7 +125,8 @@ class ScriptedModel(AskedDirectly, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         step = self._next(messages, stop, kwargs)
         for chunk in _chunks(step, messages, self.chunk_chars):
-            await asyncio.sleep(step.delay)
+            if step.delay:
+                await asyncio.sleep(step.delay)
             yield chunk
         if step.error is not None:
             raise step.error

@@ -48,15 +48,14 @@ def unsupported(answer: str, sources: Iterable[str], question: str = "") -> tupl
     """Numbers and names of `answer` found neither in `sources` nor in `question`, in order of appearance."""
     known = " ".join((*sources, question))
     numbers = _numbers(known)
-    words = {_stem(w) for w in _WORD.findall(known)}
     missing: dict[str, None] = {}
     text = _CITATION.sub("", answer)
     for written, value in _numbers_written(text):
         if value not in numbers and not _stands_in(written, known):
             missing[written] = None
-    for name in _names(text):
-        if _stem(name) not in words:
-            missing[name] = None
+    if names := _names(text):
+        words = {_stem(w) for w in _WORD.findall(known)}
+        missing |= dict.fromkeys(name for name in names if _stem(name) not in words)
     return tuple(missing)
 
 

@@ -186,7 +186,8 @@ async def _fresh(watcher: Watcher, turn_id: str, after: int) -> AsyncIterator[Lo
     while not watcher.lagging:
         if watcher.queue.empty():
             try:
-                logged = await asyncio.wait_for(watcher.queue.get(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    logged = await watcher.queue.get()
             except TimeoutError:
                 return
         else:

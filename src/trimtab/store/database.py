@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import queue
 import threading
@@ -31,6 +32,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError, Unavailable
 
+from . import prepared
 from .encoding import dumps
 
 P = ParamSpec("P")
@@ -53,14 +55,15 @@ _ONE_WRITER = text(
 )
 
 
+_Outcome = tuple[Any, BaseException | None]
+"""What a job returned, or why it failed."""
+
+
 @dataclass
 class _Job:
     run: Callable[[Connection], Any]
-    result: Future[Any]
-
-
-_Outcome = tuple[Any, BaseException | None]
-"""What a job returned, or why it failed."""
+    tell: Callable[[_Outcome], object]
+    """Told once, on the writer's thread, when it is on disk or has failed."""
 
 
 class Database:
@@ -94,15 +97,21 @@ class Database:
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn(connection, ...)` in a write transaction; returns after it is on disk."""
-        future = self._submit(lambda connection: fn(connection, *args, **kwargs))
-        # Shielded: a cancelled caller must not leave the writer with a future it cannot resolve.
-        result: T = await asyncio.shield(asyncio.wrap_future(future))
-        return result
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+
+        def tell(outcome: _Outcome) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
+                loop.call_soon_threadsafe(_settle, result, outcome)
+
+        self._submit(_Job(lambda connection: fn(connection, *args, **kwargs), tell))
+        return await result
 
     def write_sync(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`write` for code that is not async."""
-        result: T = self._submit(lambda connection: fn(connection, *args, **kwargs)).result()
-        return result
+        result: Future[T] = Future()
+        self._submit(_Job(lambda connection: fn(connection, *args, **kwargs), functools.partial(_settle, result)))
+        return result.result()
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn(connection, ...)` on a reader; it sees everything that was acknowledged before the call."""
@@ -139,13 +148,11 @@ class Database:
 
     # ------------------------------------------------------------------ the writer
 
-    def _submit(self, run: Callable[[Connection], Any]) -> Future[Any]:
-        job = _Job(run, Future())
+    def _submit(self, job: _Job) -> None:
         with self._door:  # nothing may be queued behind the last batch
             if self._closed:
                 raise Unavailable("The database is closed: Trimtab is shutting down. Start it again and retry.")
             self._jobs.put(job)
-        return job.result
 
     def _write_loop(self) -> None:
         kept = contextlib.ExitStack()  # the writer's connection, for as long as nothing goes wrong with it
@@ -167,11 +174,8 @@ class Database:
                         connection.invalidate()  # whatever is wrong with it must not come back from the pool
                     kept.close()
                 connection = None
-            for job, (value, failure) in zip(batch, outcomes, strict=True):
-                if failure is None:
-                    job.result.set_result(value)
-                else:
-                    job.result.set_exception(failure)
+            for job, outcome in zip(batch, outcomes, strict=True):
+                job.tell(outcome)
         kept.close()
 
     def _next_batch(self) -> list[_Job]:
@@ -251,7 +255,7 @@ class Database:
         def on_begin(connection: Connection) -> None:
             # A transaction that will write takes the lock at once: a deferred one can fail with "database is locked"
             # in the middle, whatever the timeout.
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            prepared.execute(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
         event.listen(engine, "connect", on_connect)
         event.listen(engine, "begin", on_begin)
@@ -275,6 +279,16 @@ class Database:
             )
         except ImportError as error:
             raise MissingExtra("A PostgreSQL database", "postgres") from error
+
+
+def _settle(result: Future[Any] | asyncio.Future[Any], outcome: _Outcome) -> None:
+    if result.done():  # whoever waited was cancelled
+        return
+    value, failure = outcome
+    if failure is None:
+        result.set_result(value)
+    else:
+        result.set_exception(failure)
 
 
 def _known(url: str) -> URL:

@@ -59,11 +59,16 @@ def first_of_each(connection: Connection, statement: Statement, many: Sequence[V
     return found
 
 
+def execute(connection: Connection, sql: str, arguments: Any = ()) -> Any:
+    """Run the driver's own SQL; returns the cursor."""
+    with _raising_as_sqlalchemy(connection.dialect, sql):
+        cursor: Any = connection.connection.cursor()
+        return cursor.execute(sql, arguments)
+
+
 def _execute(connection: Connection, statement: Statement, values: Values) -> Any:
     ready = _ready(statement, connection.dialect, tuple(values))
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
-        cursor: Any = connection.connection.cursor()
-        return cursor.execute(ready.sql, ready.arguments(values))
+    return execute(connection, ready.sql, ready.arguments(values))
 
 
 class _raising_as_sqlalchemy(contextlib.AbstractContextManager[None]):
