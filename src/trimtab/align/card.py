@@ -32,7 +32,7 @@ def _balance(rows: Sequence[Judgement]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         if row.kind is Kind.LABEL:
-            found.setdefault(row.label, {"0": 0, "1": 0})[str(row.value)] += 1
+            found.setdefault(row.label, {"0": 0, "1": 0})[str(int(bool(row.value)))] += 1
     return dict(sorted(found.items()))
 
 

@@ -10,7 +10,7 @@ In this order:
 5. caps per person and day, and per person;
 6. contradictions: a person who says both, people who cannot agree, people who disagree with everybody (`people.py`);
 7. near-duplicates: one row of each group stays, whoever gave it;
-8. the share of one person in the whole.
+8. the share of one person in the whole, and of people nothing is known of.
 
 A row let in by hand passes 4 to 8.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from trimtab.domain.judgement import Blame, Judgement, Kind, Source
 
-from .people import Standing, ballots, item_of, standings
+from .people import UNKNOWN, Standing, ballots, item_of, standings
 from .pii import scrub_row
 from .similarity import alike, likeness, shingles
 from .splits import ALIKE, text_of
@@ -138,6 +138,9 @@ class _Work:
     def decision(self, row: Judgement) -> Decision | None:
         return self._decisions.get(row.id) or self._decisions.get(row.about.get("feedback", row.id))
 
+    def standing(self, person: str) -> float:
+        return self.people.get(person, Standing()).weight
+
     def included(self, row: Judgement) -> bool:
         decided = self.decision(row)
         return decided is not None and decided.decision == "include"
@@ -247,20 +250,29 @@ def _by(work: _Work, key: Callable[[Judgement], Hashable]) -> list[list[Judgemen
 
 
 def _shares(work: _Work) -> None:
-    """Each person keeps as many rows as are the allowed share of all that is left then, times the person's weight."""
+    """Each person keeps at most the allowed share of all that is left then. Those of whom nothing is known keep, all
+    together, at most half of what as many others keep."""
     by_person = {rows[0].person: rows for rows in _by(work, lambda row: row.person)}
     if not by_person:
         return
     fixed = len(work.rows) - sum(map(len, by_person.values()))
     share = _share(work, len(by_person))
-    counts = sorted(map(len, by_person.values()))
-    cap = _cap(counts, fixed, share)
-    unwanted = {}
-    for person, rows in by_person.items():
-        most = max(1, int(cap * work.people.get(person, Standing()).weight))
-        for row in rows[most:]:
-            unwanted[row.id] = ("share", f"one person may have at most {share:.1%} of the whole")
-    work.drop_these(unwanted)
+    cap = _cap(list(map(len, by_person.values())), fixed, share)
+    why = ("share", f"one person may have at most {share:.1%} of the whole")
+    work.drop_these({row.id: why for rows in by_person.values() for row in rows[cap:]})
+    new = {person for person in by_person if work.standing(person) == UNKNOWN}
+    known = [row for row in work.rows if row.source is Source.PERSON and row.person not in new]
+    if new and known:
+        kept = {person: rows[:cap] for person, rows in by_person.items() if person in new}
+        room = int(UNKNOWN * len(new) * len(known) / len({row.person for row in known}))
+        why = ("unknown", "of people who were never compared with others, half as much counts")
+        work.drop_these({row.id: why for row in _in_turn(list(kept.values()))[room:]})
+
+
+def _in_turn(some: Sequence[Sequence[Judgement]]) -> list[Judgement]:
+    """The first of each, then the second of each, …"""
+    by_turn = [(turn, _order(row), row) for rows in some for turn, row in enumerate(rows)]
+    return [row for _, _, row in sorted(by_turn, key=lambda one: one[:2])]
 
 
 def _share(work: _Work, people: int) -> float:
@@ -288,7 +300,8 @@ def _cap(counts: Sequence[int], fixed: int, share: float) -> int:
 def _contradictions(work: _Work) -> None:
     work.drop_these(_said_both(work.rows))
     votes = ballots(work.rows)
-    work.people = standings(votes, work.rules.trusted)
+    everybody = {row.person for row in work.rows if row.source is Source.PERSON}
+    work.people = standings(votes, everybody, work.rules.trusted)
     apart = {person for person, standing in work.people.items() if standing.weight == 0}
     work.drop_these(
         {
@@ -342,7 +355,7 @@ def _duplicates(work: _Work) -> None:
     oldest."""
 
     def rank(row: Judgement) -> tuple[bool, float, float, str]:
-        return (not work.included(row), -work.people.get(row.person, Standing()).weight, row.at, row.id)
+        return (not work.included(row), -work.standing(row.person), row.at, row.id)
 
     rows = sorted(work.rows, key=rank)
     unwanted: dict[str, tuple[str, str]] = {}

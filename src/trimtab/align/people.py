@@ -5,9 +5,11 @@ Whoever disagrees with the rest far more than chance allows is quarantined; the 
 Whoever was never compared with anybody keeps 1 while nobody was, and 0.5 once others have been: agreement is earned.
 
 The majority a person is compared with leaves the person out, and counts each other one by their own weight, over a few
-rounds (the idea of Dawid and Skene 1979, without its confusion matrix). Trusted people anchor it: they always count
-fully. So a group that agrees only with itself gains nothing where it meets the rest; where it never meets anybody, it
-cannot be told apart by agreement at all, and caps and near-duplicates have to hold it.
+rounds (the idea of Dawid and Skene 1979, without its confusion matrix). Trusted people always count fully.
+
+A handful of accounts that agree among themselves earns nothing by it: agreement counts where it is anchored, that is
+among people who are connected, by things that two of them judged, with somebody trusted or with more than half of all
+people. Where there is no anchor everybody weighs the same, and caps and near-duplicates have to hold such a group.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 
 from trimtab.domain.judgement import Judgement, Kind, Source
 
-from .similarity import key_of
+from .similarity import Groups, key_of
 from .splits import text_of
 
 ROUNDS = 5
@@ -64,45 +66,68 @@ def ballots(rows: Sequence[Judgement]) -> Ballot:
     return found
 
 
-def standings(votes: Ballot, trusted: Collection[str] = ()) -> dict[str, Standing]:
-    """Of every person who voted."""
-    people = sorted({person for said in votes.values() for person in said})
+def standings(votes: Ballot, everybody: Collection[str] = (), trusted: Collection[str] = ()) -> dict[str, Standing]:
+    """Of everybody, those included who voted on nothing."""
+    people = sorted({person for said in votes.values() for person in said} | set(everybody))
     shared = [said for said in votes.values() if len(said) > 1]
+    anchored = _anchored(shared, people, trusted)
     found = {person: Standing() for person in people}
     for _ in range(ROUNDS):
-        new = _round(shared, found, trusted)
+        compared, agreed = _compare(shared, found)
+        new = {
+            p: _standing(compared[p], agreed[p], p in trusted, None if anchored is None else p in anchored)
+            for p in people
+        }
         if new == found:
             break
         found = new
     return found
 
 
-def _round(
-    shared: Sequence[Mapping[str, int]], before: Mapping[str, Standing], trusted: Collection[str]
-) -> dict[str, Standing]:
+def _anchored(shared: Sequence[Mapping[str, int]], people: Sequence[str], trusted: Collection[str]) -> set[str] | None:
+    """Who is connected with somebody trusted or with more than half of all; None where nobody is."""
+    number = {person: at for at, person in enumerate(people)}
+    groups = Groups(len(people))
+    met = {person for said in shared for person in said}
+    for said in shared:
+        first, *others = said
+        for other in others:
+            groups.join(number[first], number[other])
+    parts: dict[int, set[str]] = {}
+    for person in met:
+        parts.setdefault(groups.find(number[person]), set()).add(person)
+    strong = [part for part in parts.values() if len(part) > len(people) / 2 or part & set(trusted)]
+    return set().union(*strong) if strong else None
+
+
+def _compare(
+    shared: Sequence[Mapping[str, int]], before: Mapping[str, Standing]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How often each person was compared with the others, and agreed."""
     compared = dict.fromkeys(before, 0)
     agreed = dict.fromkeys(before, 0)
     for said in shared:
+        total = sum(before[person].weight * (1 if vote else -1) for person, vote in said.items())
         for person, vote in said.items():
-            verdict = sum(
-                before[other].weight * (1 if theirs else -1) for other, theirs in said.items() if other != person
-            )
-            if verdict:
+            verdict = total - before[person].weight * (1 if vote else -1)
+            if abs(verdict) > 1e-9:
                 compared[person] += 1
                 agreed[person] += (verdict > 0) == bool(vote)
-    anybody = any(compared.values())
-    return {person: _standing(compared[person], agreed[person], person in trusted, anybody) for person in before}
+    return compared, agreed
 
 
-def _standing(compared: int, agreed: int, trusted: bool, anybody: bool) -> Standing:
-    if trusted or not anybody:
-        return Standing(compared, agreed, 1.0)
-    if not compared:
-        return Standing(0, 0, UNKNOWN)
+def _standing(compared: int, agreed: int, trusted: bool, anchored: bool | None) -> Standing:
+    """`anchored` is None where nobody is."""
+    if trusted:
+        return Standing(compared, agreed)
     if _at_least(compared - agreed, compared, HONEST_DISAGREEMENT) < DOUBT:
         return Standing(compared, agreed, 0.0)
+    if anchored is None:
+        return Standing(compared, agreed)
+    if not (anchored and compared):
+        return Standing(compared, agreed, UNKNOWN)
     rate = (agreed + 1) / (compared + 2)  # Laplace
-    return Standing(compared, agreed, round(min(1.0, max(UNKNOWN, rate + 0.1)), 4))
+    return Standing(compared, agreed, round(min(1.0, max(UNKNOWN + 0.1, rate + 0.1)), 4))
 
 
 def _at_least(hits: int, tries: int, chance: float) -> float:

@@ -33,10 +33,13 @@ def _iban(text: str) -> bool:
 
 def _address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text.partition("%")[0])
+        found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return True
+    return found.version == 4 or any(c.isdigit() for c in text)  # std::dec is C++
+
+
+_AMOUNT = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3})+(,\d+)?|\d{1,3}( \d{3})+([.,]\d+)?|\d+\.\d+")
 
 
 def _phone(text: str) -> bool:
@@ -47,7 +50,7 @@ def _phone(text: str) -> bool:
         return False
     if re.fullmatch(r"(19|20)\d\d[-./ ]\d\d?[-./ ]\d\d?|\d\d?[-./ ]\d\d?[-./ ](19|20)\d\d", text.strip()):
         return False
-    if re.fullmatch(r"\d{1,3}([ ,.]\d{3})+([.,]\d+)?|\d+\.\d+", text.strip()):  # 1 234 567.89
+    if _AMOUNT.fullmatch(text.strip()) and digits[0] != "0":
         return False
     grouped = re.search(r"\d[ ./-]\(?\d{3,}|\(\d{2,5}\)", text) is not None
     return text.lstrip("( ")[0] == "+" or (digits[0] == "0" and len(digits) >= 9) or (grouped and len(digits) >= 9)
@@ -79,10 +82,10 @@ _RULES: tuple[tuple[str, re.Pattern[str], Check], ...] = (
     ),
     ("e-mail", re.compile(r"(?i)[\w.+%'-]+\s?(?:@|\(at\)|\[at\])\s?(?:[\w-]+\.)+[a-z]{2,}"), _any),
     ("iban", re.compile(r"(?i)\b[a-z]{2}\d{2}(?:[ -]?[a-z0-9]){11,30}\b"), _iban),
-    ("card", re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d])"), _luhn),
+    ("card", re.compile(r"(?<![\d.+])\d(?:[ -]?\d){12,18}(?![\d])"), _luhn),
     ("ip", re.compile(r"(?<![\w.:])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)"), _address),
     ("ip", re.compile(r"(?i)(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?:%\w+)?(?![\w:])"), _address),
-    ("phone", re.compile(r"(?<![\w.,])\(?\+?\(?\d(?:[ ()./-]{0,2}\d){6,14}(?![\w])"), _phone),
+    ("phone", re.compile(r"(?<![\w.])\(?\+?\(?\d(?:[ ()./-]{0,2}\d){6,14}(?![\w])"), _phone),
 )
 
 

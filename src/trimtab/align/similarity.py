@@ -2,8 +2,9 @@
 
 Two texts are alike by the Jaccard similarity of their sets of character 5-grams, after folding case, width and white
 space. Groups are transitive: what is like something in a group belongs to it. Candidates are found by prefix filtering
-(Chaudhuri et al. 2006; Bayardo et al. 2007, "Scaling up all pairs similarity search"): two sets with a Jaccard of at
-least t share one of their |x| - ceil(t|x|) + 1 rarest elements. So no pair is missed, as MinHash would now and then.
+(Bayardo et al. 2007, "Scaling up all pairs similarity search"; Wang et al. 2012, "Can we beat the prefix filtering?"):
+two sets with a Jaccard of at least t share l of their |x| - ceil(t|x|) + l rarest elements. So no pair is missed, as
+MinHash would now and then.
 
 Of a text with more than `MOST` different 5-grams only those with the smallest hashes count (a bottom-k sketch).
 """
@@ -16,9 +17,12 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import chain
 
 SIZE = 5
 MOST = 512
+IN_COMMON = 8
+"""The l above. More makes fewer candidates and more to count."""
 
 Shingles = frozenset[int]
 
@@ -87,14 +91,15 @@ def join_alike(groups: Groups, texts: Sequence[str], threshold: float) -> None:
     seen: dict[int, list[int]] = {}
     for number in distinct:
         mine = sets[number]
-        rarest = sorted(mine, key=lambda gram: (often[gram], gram))
-        prefix = rarest[: len(mine) - math.ceil(threshold * len(mine)) + 1]
-        for other in {o for gram in prefix for o in seen.get(gram, ())}:
-            if len(sets[other]) < threshold * len(mine) or groups.find(other) == groups.find(number):
+        least = math.ceil(threshold * len(mine) - 1e-9)  # a common part smaller than this is not enough for any partner
+        rarest = sorted(mine, key=lambda gram: (often[gram], gram))[: len(mine) - least + IN_COMMON]
+        common = Counter(chain.from_iterable(seen.get(gram, ()) for gram in rarest))
+        for other, count in common.items():
+            if count < min(IN_COMMON, least) or len(sets[other]) < least:
                 continue
-            if likeness(mine, sets[other]) >= threshold:
+            if groups.find(other) != groups.find(number) and likeness(mine, sets[other]) >= threshold:
                 groups.join(number, other)
-        for gram in prefix:
+        for gram in rarest:
             seen.setdefault(gram, []).append(number)
 
 
