@@ -47,16 +47,17 @@ def run_each(connection: Connection, statement: Statement, many: Sequence[Values
 
 def first_of_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> list[Row]:
     """Run a statement that returns one row for each of `many`: the rows, in their order."""
-    if connection.dialect.name == "sqlite":
-        return [_execute(connection, statement, values).fetchone() for values in many]
     ready = _ready(statement, connection.dialect, tuple(many[0]))
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):  # psycopg sends them all at once
+    arguments = [ready.arguments(values) for values in many]
+    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
         cursor: Any = connection.connection.cursor()
-        cursor.executemany(ready.sql, [ready.arguments(values) for values in many], returning=True)
+        if connection.dialect.name == "sqlite":
+            return [cursor.execute(ready.sql, each).fetchone() for each in arguments]
+        cursor.executemany(ready.sql, arguments, returning=True)  # psycopg sends them all at once
         found: list[Row] = [cursor.fetchone()]
         while cursor.nextset():
             found.append(cursor.fetchone())
-    return found
+        return found
 
 
 def execute(connection: Connection, sql: str, arguments: Any = ()) -> Any:
