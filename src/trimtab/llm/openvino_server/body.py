@@ -5,10 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from . import gbnf, regex, schema
+from .grammar import Rules
 from .refusal import Refusal
 
 _IGNORED = frozenset(
@@ -17,6 +20,7 @@ _IGNORED = frozenset(
 )
 """Fields that ask for nothing which could differ here."""
 _STOPS, _STOP_CHARS = 16, 256
+_STRUCTURE_CHARS = 64_000
 _NONE: Mapping[str, Any] = {"logit_bias": {}, "echo": False, "suffix": "", "best_of": 1, "tools": [], "functions": []}
 """Fields of the protocol that this engine does not have, with the value that asks for nothing."""
 
@@ -33,7 +37,8 @@ class Wanted:
     stream: bool
     usage_in_stream: bool
     logprobs: bool
-    structure: dict[str, str] = field(default_factory=dict)
+    grammar: str = ""
+    """In the compiler's notation, right by construction."""
     adapters: list[list[float]] = field(default_factory=list)
     """Pairs of adapter id and scale."""
     seed: int = 0
@@ -73,7 +78,7 @@ def wanted(body: dict[str, Any], *, chat: bool) -> Wanted:
         stream=found.flag("stream"),
         usage_in_stream=isinstance(options, dict) and options.get("include_usage") is True,
         logprobs=_logprobs(found, chat),
-        structure=_structure(found),
+        grammar=_grammar(found),
         adapters=_adapters(found.raw("lora", [])),
         seed=found.whole("seed", secrets.randbits(31), -1, (1 << 64) - 1) % (1 << 31),
     )
@@ -164,8 +169,8 @@ def _logprobs(found: _Fields, chat: bool) -> bool:
     return value is not None and value is not False
 
 
-def _structure(found: _Fields) -> dict[str, str]:
-    """At most one of: a JSON schema, a grammar, a regular expression."""
+def _grammar(found: _Fields) -> str:
+    """What the answer must look like, by at most one of: a JSON schema, a grammar, a regular expression."""
     given: dict[str, str] = {}
     form = found.raw("response_format", {"type": "text"})
     kind = form.get("type") if isinstance(form, dict) else None
@@ -176,11 +181,11 @@ def _structure(found: _Fields) -> dict[str, str]:
     }
     if kind not in readers:
         raise Refusal(400, "`response_format` must be of type text, json_object or json_schema")
-    schema = readers[kind](form)
-    if kind == "json_schema" and schema is None:
+    asked = readers[kind](form)
+    if kind == "json_schema" and asked is None:
         raise Refusal(400, "`response_format` of type json_schema needs a `schema`")
     plain = found.raw("json_schema", None)
-    if (chosen := schema if schema is not None else plain) is not None:
+    if (chosen := asked if asked is not None else plain) is not None:
         given["json_schema"] = _as_json(chosen)
     for name in ("grammar", "regex"):
         value = found.raw(name, "")
@@ -190,7 +195,23 @@ def _structure(found: _Fields) -> dict[str, str]:
             given[name] = value
     if len(given) > 1:
         raise Refusal(400, "give one of `response_format`, `grammar` and `regex`, not several")
-    return given
+    return _built(*given.popitem()) if given else ""
+
+
+@lru_cache(maxsize=256)
+def _built(kind: str, text: str) -> str:
+    if len(text) > _STRUCTURE_CHARS:
+        raise Refusal(400, f"a schema or grammar may have {_STRUCTURE_CHARS} characters at most")
+    try:
+        if kind == "json_schema":
+            return schema.read(orjson.loads(text)).text()
+        if kind == "grammar":
+            return gbnf.read(text).text()
+        rules = Rules()
+        rules.rules["root"] = regex.read(text)
+        return rules.text()
+    except RecursionError:
+        raise Refusal(400, "the schema or grammar is nested too deeply") from None
 
 
 def _inner(form: dict[str, Any]) -> dict[str, Any]:
@@ -198,10 +219,10 @@ def _inner(form: dict[str, Any]) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _as_json(schema: Any) -> str:
-    if not isinstance(schema, dict | bool):
+def _as_json(value: Any) -> str:
+    if not isinstance(value, dict | bool):
         raise Refusal(400, "a JSON schema must be an object")
-    return orjson.dumps(schema).decode()
+    return orjson.dumps(value).decode()
 
 
 def _adapters(value: Any) -> list[list[float]]:

@@ -66,14 +66,12 @@ class Desk:
         if len(self._answers) + count > self._most:
             raise busy(max(0, len(self._answers) - self._slots))
 
-    def ask(
-        self, ids: list[int], settings: dict[str, Any], structure: dict[str, str], adapters: list[list[float]]
-    ) -> Answer:
+    def ask(self, ids: list[int], settings: dict[str, Any], grammar: str, adapters: list[list[float]]) -> Answer:
         self._number += 1
         answer = Answer(self._number, len(ids))
         self._answers[answer.id] = answer
         self.metrics.requests += 1
-        more = {"settings": settings, "structure": structure, "adapters": adapters}
+        more = {"settings": settings, "grammar": grammar, "adapters": adapters}
         self._link.send({"op": "add", "id": answer.id, "ids": ids, **more})
         return answer
 

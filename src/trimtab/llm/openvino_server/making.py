@@ -168,7 +168,7 @@ class Request:
         settings = {**self.want.settings, "max_new_tokens": self.limit, "rng_seed": self.want.seed + index}
         if self.want.logprobs:
             settings["logprobs"] = 1
-        answer = self.desk.ask(self.ids, settings, self.want.structure, self.want.adapters)
+        answer = self.desk.ask(self.ids, settings, self.want.grammar, self.want.adapters)
         writer = Writer(self.shape.vocabulary, self.want.stops)
         try:
             while True:

@@ -78,7 +78,11 @@ class Prompter:
 
     def tokenize(self, text: str, *, special: bool, parse: bool) -> list[int]:
         """As llama.cpp's ``/tokenize``: with the beginning token, and with special tokens read, only when asked."""
-        ids = self._encode(text, {}, lead=False) if parse else list(self.tokenizer.encode(text, False).ids)
+        ids = (
+            self._encode(text, {}, lead=False)
+            if parse
+            else list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        )
         return [self._bos, *ids] if special and self._bos is not None else ids
 
     def _render(self, messages: Any, more: Mapping[str, Any]) -> str:

@@ -102,8 +102,8 @@ class Worker:
         match message["op"]:
             case "add":
                 settings = message["settings"]
-                if structure := message["structure"]:
-                    settings["structured_output_config"] = genai.StructuredOutputConfig(**structure)
+                if message["grammar"]:
+                    settings["structured_output_config"] = genai.StructuredOutputConfig(grammar=message["grammar"])
                 self._base.add(Ask(message["id"], message["ids"], settings, time.monotonic()))
             case "cancel":
                 self._base.cancel(message["id"])
