@@ -190,3 +190,7 @@ def _judgement(row: Mapping[str, Any], kind: Kind) -> Judgement:
 
 def _probes(name: str) -> tuple[Probe, ...]:
     return tuple(Probe(row["id"], _said(row["prompt"]), row["expected"], row.get("correct", "")) for row in _rows(name))
+
+
+if __name__ == "__main__":
+    print(card_table())
