@@ -1,0 +1,273 @@
+"""A decoder in two halves: a frozen trunk, and the upper layers that an adapter may change.
+
+Policy, reference and reward model are one set of weights. Up to the trunk's end they are the same function of the
+tokens, so the trunk's output is computed once for each token and handed to all three; what differs is which adapter the
+upper layers wear (the reference: none). With 20 of 30 layers in the trunk, the reference, the reward and each epoch
+of training read a third of the layers.
+
+This is the Llama family's arithmetic (Llama, Mistral, Qwen2, Qwen3: RMS norms, rotary positions, grouped-query attention,
+SwiGLU) written plainly; a test compares its logits with transformers'. Matrices that read the same input are kept as
+one (q, k and v; gate and up), which is what makes small batches fast. Sequences are padded on the right: a causal mask
+then keeps padding out, and what stands at padded positions is nobody's business.
+
+With `trunk_bf16` the trunk's matrices, and only they, are multiplied in bfloat16 (sums in fp32). All readers see the same
+trunk, so the policy that is sampled is exactly the policy that is trained; it differs from the fp32 model by less
+than an 8-bit file does. It pays where the processor multiplies bfloat16 itself: `bf16_is_faster` measures that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimtab.domain.errors import InvalidInput
+
+from .adapter import Adapter, LoraConfig, module_path
+from .base import Base
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the forward pass needs of `config.json`."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head: int
+    eps: float
+    theta: float
+    context: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Shape:
+        """Raises InvalidInput for what `Network` does not compute."""
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        family = config.get("model_type")
+        window = config.get("sliding_window") if config.get("use_sliding_window", family == "mistral") else None
+        if family not in FAMILIES or kind != "default" or config.get("hidden_act", "silu") != "silu" or window:
+            raise InvalidInput(
+                f"A {family!r} model with {kind!r} positions cannot be aligned here; known are {', '.join(FAMILIES)} "
+                "with plain rotary positions and no sliding window. Choose another base model."
+            )
+        heads = int(config["num_attention_heads"])
+        return cls(
+            layers=int(config["num_hidden_layers"]),
+            width=int(config["hidden_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head=int(config.get("head_dim") or config["hidden_size"] // heads),
+            eps=float(config["rms_norm_eps"]),
+            theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+            context=int(config["max_position_embeddings"]),
+        )
+
+
+class Linear:
+    """Matrices that read the same input, as one: weight ``[sum(out), in]``."""
+
+    def __init__(self, paths: Sequence[str], parts: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+        self.paths = tuple(paths)
+        self.sizes = [len(part) for part in parts]
+        self.weight = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+        self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
+
+    def __call__(self, x: Tensor, adapter: Adapter | None) -> Tensor:
+        if self.weight.dtype != x.dtype:
+            y = F.linear(x.to(self.weight.dtype), self.weight).float()
+            return y if self.bias is None else y + self.bias
+        y = F.linear(x, self.weight, self.bias)
+        if adapter is None:
+            return y
+        changed = [path for path in self.paths if path in adapter.a]
+        if not changed:
+            return y
+        low = F.linear(x, torch.cat([adapter.a[path] for path in changed])) * adapter.config.scale
+        lows = dict(zip(changed, low.chunk(len(changed), -1), strict=True))
+        deltas = [
+            F.linear(lows[path], adapter.b[path]) if path in lows else y.new_zeros(*y.shape[:-1], size)
+            for path, size in zip(self.paths, self.sizes, strict=True)
+        ]
+        return y + (torch.cat(deltas, -1) if len(deltas) > 1 else deltas[0])
+
+    def merged(self, adapter: Adapter) -> Linear:
+        """The same with the adapter's change added to a copy of the weights; itself where nothing changes."""
+        if not any(path in adapter.a for path in self.paths):
+            return self
+        new = Linear.__new__(Linear)
+        new.paths, new.sizes, new.bias = self.paths, self.sizes, self.bias
+        new.weight = self.weight.clone()
+        for path, part in zip(self.paths, new.weight.split(self.sizes), strict=True):
+            if path in adapter.a:
+                part.addmm_(adapter.b[path].detach(), adapter.a[path].detach(), alpha=adapter.config.scale)
+        return new
+
+
+@dataclass(frozen=True)
+class Layer:
+    before_attention: Tensor
+    before_mlp: Tensor
+    qkv: Linear
+    o: Linear
+    gate_up: Linear
+    down: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+
+    @classmethod
+    def of(cls, weights: dict[str, Tensor], index: int, dtype: torch.dtype) -> Layer:
+        prefix = f"model.layers.{index}."
+
+        def linear(*modules: str) -> Linear:
+            paths = [module_path(index, module) for module in modules]
+            parts = [weights[f"model.{path}.weight"].to(dtype) for path in paths]
+            return Linear(paths, parts, [weights.get(f"model.{path}.bias") for path in paths])
+
+        return cls(
+            weights[prefix + "input_layernorm.weight"],
+            weights[prefix + "post_attention_layernorm.weight"],
+            linear("q_proj", "k_proj", "v_proj"),
+            linear("o_proj"),
+            linear("gate_proj", "up_proj"),
+            linear("down_proj"),
+            weights.get(prefix + "self_attn.q_norm.weight"),
+            weights.get(prefix + "self_attn.k_norm.weight"),
+        )
+
+    def merged(self, adapter: Adapter) -> Layer:
+        merge = [linear.merged(adapter) for linear in (self.qkv, self.o, self.gate_up, self.down)]
+        return Layer(self.before_attention, self.before_mlp, *merge, self.q_norm, self.k_norm)
+
+
+class Network:
+    """The base model's layers, none of which is ever written to.
+
+    Args:
+        trunk_layers: how many of the lower layers no adapter touches.
+        trunk_bf16: see the module. None measures which is faster on this machine.
+    """
+
+    def __init__(self, base: Base, *, trunk_layers: int, trunk_bf16: bool = False) -> None:
+        self.shape = Shape.of(base.config)
+        if not 0 <= trunk_layers < self.shape.layers:
+            raise InvalidInput(f"trunk_layers must be 0 to {self.shape.layers - 1} for this model, not {trunk_layers}.")
+        self.trunk_layers = trunk_layers
+        self.trunk_bf16 = trunk_bf16
+        weights = base.weights
+        self.embedding = weights["model.embed_tokens.weight"]
+        self.head = weights.get("lm_head.weight", self.embedding)
+        self.norm = weights["model.norm.weight"]
+        lower = torch.bfloat16 if trunk_bf16 else torch.float32
+        self.layers = [
+            Layer.of(weights, i, lower if i < trunk_layers else torch.float32) for i in range(self.shape.layers)
+        ]
+        angles = torch.outer(torch.arange(min(self.shape.context, 8192)).float(), self._frequencies())
+        self._cos, self._sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+
+    def _frequencies(self) -> Tensor:
+        return self.shape.theta ** (-torch.arange(0, self.shape.head, 2).float() / self.shape.head)
+
+    def adapted_shapes(self, config: LoraConfig) -> dict[str, tuple[int, int]]:
+        """(out, in) of each matrix of the upper layers that `config` names, for `Adapter.fresh`."""
+        shapes = {}
+        for layer in self.layers[self.trunk_layers :]:
+            for linear in (layer.qkv, layer.o, layer.gate_up, layer.down):
+                for path, size in zip(linear.paths, linear.sizes, strict=True):
+                    if path.rsplit(".", 1)[-1] in config.modules:
+                        shapes[path] = (size, linear.weight.shape[1])
+        return shapes
+
+    def fresh_adapter(self, config: LoraConfig, seed: int) -> Adapter:
+        return Adapter.fresh(config, self.adapted_shapes(config), torch.Generator().manual_seed(seed))
+
+    def upper_layers(self, adapter: Adapter | None = None) -> list[Layer]:
+        """The layers above the trunk, the adapter merged into copies of them."""
+        upper = self.layers[self.trunk_layers :]
+        with torch.no_grad():
+            return upper if adapter is None else [layer.merged(adapter) for layer in upper]
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self._cos[positions], self._sin[positions]
+
+    @torch.no_grad()
+    def trunk(self, tokens: Tensor) -> Tensor:
+        """``[B, T]`` tokens, padded on the right, to the trunk's output ``[B, T, width]``."""
+        x = F.embedding(tokens, self.embedding)
+        rotary = self.rotary(torch.arange(tokens.shape[1]))
+        for layer in self.layers[: self.trunk_layers]:
+            x = self._whole(layer, x, rotary, None)
+        return x
+
+    def upper(self, hidden: Tensor, adapter: Adapter | None) -> Tensor:
+        """The trunk's output to the last layer's, normed ``[B, T, width]``; with gradients to the adapter."""
+        rotary = self.rotary(torch.arange(hidden.shape[1]))
+        for layer in self.layers[self.trunk_layers :]:
+            hidden = self._whole(layer, hidden, rotary, adapter)
+        return self.normed(hidden)
+
+    def normed(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.norm, self.shape.eps)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.head)
+
+    def _whole(self, layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], adapter: Adapter | None) -> Tensor:
+        q, k, v = self.project(layer, x, rotary, adapter)
+        groups = self.shape.heads // self.shape.kv_heads
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.finish(layer, x, attended.transpose(1, 2).flatten(2), adapter)
+
+    def project(
+        self, layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], adapter: Adapter | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[B, heads, T, head]``, keys and values ``[B, kv_heads, T, head]``, rotated."""
+        s = self.shape
+        qkv = layer.qkv(rms_norm(x, layer.before_attention, s.eps), adapter)
+        q, k, v = (
+            part.unflatten(-1, (-1, s.head)).transpose(1, 2)
+            for part in qkv.split([s.heads * s.head, s.kv_heads * s.head, s.kv_heads * s.head], -1)
+        )
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = rms_norm(q, layer.q_norm, s.eps), rms_norm(k, layer.k_norm, s.eps)
+        return rotate(q, *rotary), rotate(k, *rotary), v
+
+    def finish(self, layer: Layer, x: Tensor, attended: Tensor, adapter: Adapter | None) -> Tensor:
+        """The rest of a layer, given what attention gathered ``[B, T, heads * head]``."""
+        x = x + layer.o(attended, adapter)
+        gate, up = layer.gate_up(rms_norm(x, layer.before_mlp, self.shape.eps), adapter).chunk(2, -1)
+        return x + layer.down(F.silu(gate) * up, adapter)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: the two halves of each head turn against each other. cos, sin ``[T, head]``, or broadcast."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def bf16_is_faster(width: int = 576, rows: int = 64) -> bool:
+    """Whether this processor multiplies bfloat16 at least 1.3 times as fast as fp32; a few milliseconds."""
+    x, w = torch.ones(rows, width), torch.ones(4 * width, width)
+
+    def seconds(x: Tensor, w: Tensor) -> float:
+        F.linear(x, w)
+        start = time.perf_counter()
+        for _ in range(20):
+            F.linear(x, w)
+        return time.perf_counter() - start
+
+    with torch.no_grad():
+        return min(seconds(x, w) for _ in range(3)) > 1.3 * min(seconds(x.bfloat16(), w.bfloat16()) for _ in range(3))
