@@ -2,42 +2,37 @@
 
 OpenVINO GenAI 2026.4 has one adapter for the whole batch, set by `generate`; `add_request` ignores a request's own
 adapters, and its prefix cache reuses what was computed under another adapter (tests/llm/test_openvino_adapters.py shows
-both). So the choice is made inside the graph instead:
+all three). So the choice is made inside the graph (`openvino_slots.py`):
 
-- The server adds `slot * vocabulary` to the first token of the prompt (`tagged`). Slot 0 is the bare model. The graph
-  divides: the remainder is the token, the quotient the slot. Everything after it in the sequence learns the slot
-  through one more attention layer, whose key marks the tagged token and whose value is the slot; the KV cache carries
-  it through chunks, preemption and reuse like any other key and value.
+- The server adds `slot * vocabulary` to the first token of the prompt (`tagged`). The graph divides: the remainder is
+  the token, the quotient the slot, which the rest of the sequence learns through the KV cache. It survives chunked
+  prompts, preemption and reuse like any other key and value.
 - The prefix cache knows blocks by their tokens, so a prompt cached under one adapter is not found under another.
-- The adapters' A matrices are stacked, their outputs multiplied by a row that is the scale for the token's own adapter
-  and 0 for the others, and B's product is added to the named matrix product. Any mix of adapters is one batch.
+- Any mix of adapters is one batch, and each request's numbers are those of its solo run.
 
-A new adapter means a new model (a second or two, `with_adapters`) and a new pipeline, built beside the running one.
+A new adapter means a new model (`with_adapters`, a second or two) and a new pipeline, built beside the running one. A
+prompt that is tagged cannot be given a repetition penalty: GenAI looks its first token up in the logits and refuses.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
 
-from .architecture import Architecture
-from .lora import Lora
+from trimtab.domain.errors import InvalidInput
 
-if TYPE_CHECKING:
-    import numpy as np
+from .lora import Lora, read_adapter
+from .openvino_folder import CARD, ModelCard, read_card, write_card
+from .openvino_slots import insert
+from .openvino_weights import MODEL, alone, written
+from .shelf import sha256_of
 
 MOST = 64
-"""Adapters in one model. The KV cache's 8 bits tell 255 apart; more would slow every request."""
-_GROUPS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
-"""Matrices with the same input: their A's are one product."""
-_SHARP = 32.0
-"""Key and query of the tagged token: a score of 32 * 32 / sqrt(head) leaves the others e^-100."""
+"""Adapters in one model (taste). The KV cache's 8 bits would tell 255 apart; each makes every request slower."""
 
 
 def tagged(ids: Sequence[int], slot: int, vocabulary: int) -> list[int]:
@@ -45,159 +40,66 @@ def tagged(ids: Sequence[int], slot: int, vocabulary: int) -> list[int]:
     return [ids[0] + slot * vocabulary, *ids[1:]] if slot and ids else list(ids)
 
 
-def insert(model: Any, adapters: Sequence[Lora], shape: Architecture) -> None:
-    """Give an `openvino.Model` made by `openvino_graph` the adapters, in slots 1, 2 and so on."""
-    if adapters:
-        _Insertion(model, adapters, shape).run()
+def slot_of(card: ModelCard, adapter: str | None) -> int:
+    """The slot of an adapter by its name; `None` is the bare model.
+
+    Raises:
+        InvalidInput: the model was made without it.
+    """
+    if adapter is None:
+        return 0
+    if adapter not in card.adapters:
+        known = ", ".join(card.adapters) or "none"
+        raise InvalidInput(f"The engine has no adapter {adapter!r} (it has: {known}). Load it first.")
+    return card.adapters.index(adapter) + 1
 
 
-@dataclass
-class _Place:
-    """Where an adapter's columns are among all."""
+def with_adapters(folder: Path, adapters: Mapping[str, Path], cache_dir: Path) -> Path:
+    """The folder of a model from `prepare_openvino` with adapters (PEFT folders or GGUF files) inside, by name.
 
-    lora: Lora
-    begin: int
-    end: int
+    Made when `cache_dir` does not have it yet; `folder` itself when there are no adapters. It is as large as the model:
+    whoever switches to it removes the one before.
 
-
-class _Insertion:
-    def __init__(self, model: Any, adapters: Sequence[Lora], shape: Architecture) -> None:
-        import openvino as ov
-
-        self.ov, self.op = ov, ov.opset13
-        self.model, self.shape = model, shape
-        self.nodes = {node.get_friendly_name(): node for node in model.get_ops()}
-        self.places: list[_Place] = []
-        for lora in adapters:
-            begin = self.places[-1].end if self.places else 0
-            self.places.append(_Place(lora, begin, begin + lora.rank))
-        self.width = self.places[-1].end
-
-    def run(self) -> None:
-        slot = self._slot()
-        rows = {n: self._rows(slot, n) for n in {len(group) for group in _GROUPS}}
-        for layer in range(self.shape.layers):
-            for group in _GROUPS:
-                names = [f"model.layers.{layer}.{inner}" for inner in group]
-                if any(name in place.lora.matrices for name in names for place in self.places):
-                    self._adapt(names, rows[len(names)])
-        self.model.validate_nodes_and_infer_types()
-
-    def _slot(self) -> Any:
-        """Each token's slot, ``[batch, tokens]`` int32; the tag is taken off the tokens on the way."""
-        op = self.op
-        table = self.nodes["model.embed_tokens"]
-        ids = table.input_value(1)
-        size = op.constant(_i32(self.shape.vocabulary))
-        table.input(1).replace_source_output(op.floor_mod(ids, size).output(0))
-        return self._carried(op.convert(op.divide(ids, size), "f32"))
-
-    def _carried(self, tag: Any) -> Any:
-        """From the tagged token to all tokens after it, by an attention layer that looks at nothing else."""
-        import numpy as np
-
-        op, head = self.op, self.shape.head
-        one = np.zeros((1, 1, 1, head), np.float32)
-        one[..., 0] = 1
-        column = op.unsqueeze(op.unsqueeze(tag, op.constant(_i64(1))), op.constant(_i64(3)))  # [batch, 1, tokens, 1]
-        value = op.multiply(column, op.constant(one))
-        key = op.multiply(op.minimum(column, op.constant(np.float32(1))), op.constant(one * _SHARP))
-        query = op.multiply(op.add(op.multiply(column, op.constant(np.float32(0))), op.constant(np.float32(1))),
-                            op.constant(one * _SHARP))  # fmt: skip
-        attended = self._attention(query, key, value)
-        first = op.gather(attended, op.constant(_i64(0)), op.constant(_i64(3)))  # [batch, 1, tokens]
-        return op.convert(op.round(op.squeeze(first, op.constant(_i64(1))), "half_to_even"), "i32")
-
-    def _attention(self, query: Any, key: Any, value: Any) -> Any:
-        """With the mask and the order of the first layer's attention."""
-        like = next(n for n in self.model.get_ordered_ops() if n.get_type_name() == "ScaledDotProductAttention")
-        mask = like.input_value(3)
-        past = next(n for n in self.model.get_ordered_ops() if n.get_type_name() == "ReadValue")
-        gather = next(iter(past.output(0).get_target_inputs())).get_node()
-        beam = gather.input_value(1)
-        keys = self._remembered("slot.key", key, beam)
-        values = self._remembered("slot.value", value, beam)
-        return self.op.scaled_dot_product_attention(query, keys, values, mask)
-
-    def _remembered(self, name: str, now: Any, beam: Any) -> Any:
-        import numpy as np
-
-        op, head = self.op, self.shape.head
-        batch = op.gather(op.shape_of(now), op.constant(np.array([0], np.int64)), op.constant(_i64(0)))
-        shape = op.concat([batch, op.constant(np.array([1, 0, head], np.int64))], 0)
-        info = self.ov.op.util.VariableInfo()
-        info.data_shape = self.ov.PartialShape([-1, 1, -1, head])
-        info.data_type, info.variable_id = self.ov.Type.f32, f"past_key_values.{name}"
-        variable = self.ov.op.util.Variable(info)
-        past = self.ov.opset6.read_value(op.broadcast(op.constant(np.float32(0)), shape), variable)
-        seen = op.concat([op.gather(past, beam, op.constant(_i64(0))), now], 2)
-        self.model.add_variables([variable])
-        self.model.add_sinks([self.ov.opset6.assign(seen, variable)])
-        return seen
-
-    def _rows(self, slot: Any, repeats: int) -> Any:
-        """For each token its adapter's scale in its adapter's columns: ``[batch, tokens, repeats * width]``."""
-        import numpy as np
-
-        table = np.zeros((len(self.places) + 1, self.width), np.float32)
-        for i, place in enumerate(self.places):
-            table[i + 1, place.begin : place.end] = place.lora.scale
-        return self.op.gather(self.op.constant(np.tile(table, (1, repeats))), slot, self.op.constant(_i64(0)))
-
-    def _adapt(self, names: list[str], row: Any) -> None:
-        import numpy as np
-
-        op = self.op
-        down = np.concatenate([self._down(name) for name in names])
-        x = self.nodes[names[0]].input_value(0)
-        inside = op.multiply(op.matmul(x, op.constant(down), False, True), row)
-        for i, name in enumerate(names):
-            up = self._up(name)
-            if not up.any():
-                continue
-            wide = np.zeros((up.shape[0], len(names) * self.width), np.float32)
-            wide[:, i * self.width : (i + 1) * self.width] = up
-            product = self.nodes[name]
-            users = list(product.output(0).get_target_inputs())
-            total = op.add(product, op.matmul(inside, op.constant(wide), False, True))
-            for user in users:
-                user.replace_source_output(total.output(0))
-
-    def _down(self, name: str) -> np.ndarray:
-        """All adapters' A for one matrix ``[width, in]``; zeros where an adapter has none."""
-        import numpy as np
-
-        stacked = np.zeros((self.width, self.shape.matrix(name.split(".", 3)[-1])[1]), np.float32)
-        for place in self.places:
-            if name in place.lora.matrices:
-                a = place.lora.matrices[name][0]
-                stacked[place.begin : place.begin + a.shape[0]] = a
-        return stacked
-
-    def _up(self, name: str) -> np.ndarray:
-        """All adapters' B for one matrix ``[out, width]``."""
-        import numpy as np
-
-        stacked = np.zeros((self.shape.matrix(name.split(".", 3)[-1])[0], self.width), np.float32)
-        for place in self.places:
-            if name in place.lora.matrices:
-                b = place.lora.matrices[name][1]
-                stacked[:, place.begin : place.begin + b.shape[1]] = b
-        return stacked
+    Raises:
+        InvalidInput: too many adapters.
+        ModelFileError: an adapter cannot be used with this model, or the disk is full.
+    """
+    if not adapters:
+        return folder
+    if len(adapters) > MOST:
+        raise InvalidInput(f"{len(adapters)} adapters are more than one model takes ({MOST}). Remove some.")
+    card = read_card(folder)
+    loras = [read_adapter(path, card.shape) for path in adapters.values()]
+    target = cache_dir / f"{folder.name}.with-{_fingerprint(adapters)[:16]}"
+    with alone(cache_dir, target):
+        if not (target / CARD).is_file():
+            names = tuple(adapters)
+            written(target, folder, lambda part: _write(folder, part, replace(card, adapters=names), loras))
+    return target
 
 
-def _i32(value: int) -> Any:
-    import numpy as np
-
-    return np.int32(value)
-
-
-def _i64(value: int) -> Any:
-    import numpy as np
-
-    return np.int64(value)
+def _fingerprint(adapters: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for name, path in adapters.items():
+        files = [path / "adapter_config.json", path / "adapter_model.safetensors"] if path.is_dir() else [path]
+        digest.update(repr((name, [sha256_of(file) for file in files])).encode())
+    return digest.hexdigest()
 
 
-def slots(names: Mapping[str, Any]) -> dict[str, int]:
-    """The slot of each adapter by its name, in the order given."""
-    return {name: i + 1 for i, name in enumerate(names)}
+def _write(folder: Path, part: Path, card: ModelCard, loras: Sequence[Lora]) -> None:
+    import openvino as ov
+
+    model = ov.Core().read_model(folder / MODEL)
+    insert(model, loras, card.shape)
+    ov.save_model(model, part / MODEL, compress_to_fp16=False)
+    for file in folder.iterdir():
+        if file.is_file() and file.name not in (MODEL, Path(MODEL).with_suffix(".bin").name, CARD):
+            _link(file, part / file.name)
+    write_card(card, part)
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(file, target)

@@ -1,4 +1,4 @@
-"""A model in the form that OpenVINO GenAI loads, made once from a GGUF file.
+"""A model in the form that OpenVINO GenAI loads, made once from a GGUF file or a safetensors folder.
 
 The folder that `prepare_openvino` returns holds `openvino_model.xml/bin`, GenAI's own tokenizer and detokenizer
 (needed for structured output only), `tokenizer.json` and `model.json` (see `openvino_folder.py`). It is named after the
@@ -7,11 +7,12 @@ source's hash, the precision and the converter's version, written in a temporary
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from trimtab.domain.errors import ModelFileError, Unavailable
 from trimtab.domain.ownership import FolderLock
 
 from .architecture import ARCHITECTURES, Architecture
-from .gguf_header import GgufHeader, read_header
+from .gguf_header import GgufHeader
+from .hf_header import header_of
 from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card, write_native_tokenizer
 from .openvino_graph import Precision, build
 from .shelf import OnProgress, Progress, sha256_of
@@ -35,30 +37,39 @@ _PATIENCE = 600.0
 def prepare_openvino(
     source: Path, cache_dir: Path, *, precision: Precision = "int8", on_progress: OnProgress | None = None
 ) -> Path:
-    """The folder of `source` (a GGUF file) converted for OpenVINO GenAI, in `cache_dir`; made when it is not there.
+    """The folder of `source` (a GGUF file, or a folder with config.json, safetensors and tokenizer.json) made
+    over for OpenVINO GenAI, in `cache_dir`; made when it is not there.
 
     Raises:
         ModelFileError: the source is missing, damaged or of an unsupported kind, or the disk is full.
         Unavailable: another process has been converting the same model for ten minutes.
     """
-    header = read_header(source)
+    header = header_of(source)
     if header.architecture not in ARCHITECTURES:
         raise ModelFileError(
             f"{source} is a {header.architecture or 'nameless'!r} model; the openvino engine knows "
             f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
         )
-    sha256 = sha256_of(source)
+    sha256 = _hash(source)
     target = cache_dir / f"{source.stem}.openvino-{precision}.{sha256[:16]}.v{CONVERTER}"
     if (target / CARD).is_file():
         return target
-    with _alone(cache_dir, target):
+    with alone(cache_dir, target):
         if not (target / CARD).is_file():
-            _convert(source, sha256, target, precision, on_progress or (lambda _: None))
+            report = on_progress or (lambda _: None)
+            written(target, source, lambda part: _write(source, sha256, part, precision, report))
     return target
 
 
+def _hash(source: Path) -> str:
+    if not source.is_dir():
+        return sha256_of(source)
+    files = sorted(f for f in source.iterdir() if f.suffix in (".json", ".safetensors", ".jinja") and f.is_file())
+    return hashlib.sha256(repr([(f.name, sha256_of(f)) for f in files]).encode()).hexdigest()
+
+
 @contextmanager
-def _alone(cache_dir: Path, target: Path) -> Iterator[None]:
+def alone(cache_dir: Path, target: Path) -> Iterator[None]:
     """One process at a time; the others wait for its result."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -75,10 +86,15 @@ def _alone(cache_dir: Path, target: Path) -> Iterator[None]:
         lock.release()
 
 
-def _convert(source: Path, sha256: str, target: Path, precision: Precision, report: OnProgress) -> None:
+def written(target: Path, source: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder by `write(temporary folder)` and give it its name when it is complete.
+
+    Raises:
+        ModelFileError: the source cannot be used, or the disk is full.
+    """
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _write(source, sha256, part, precision, report)
+        write(part)
         os.replace(part, target)
     except OSError as error:
         raise ModelFileError(
@@ -98,14 +114,17 @@ def _write(source: Path, sha256: str, part: Path, precision: Precision, report: 
     import openvino as ov
 
     tensors = open_tensors(source)
-    header = read_header(source)
+    header = header_of(source)
     _check_vocabulary(header, tensors.architecture)
     steps = tensors.architecture.layers + 2
     report(Progress("OpenVINO model", 0, steps))
     model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)))
     ov.save_model(model, part / MODEL, compress_to_fp16=False)
     report(Progress("OpenVINO model", steps - 1, steps))
-    full_tokenizer(header).save(str(part / TOKENIZER))
+    if source.is_dir():
+        shutil.copyfile(source / TOKENIZER, part / TOKENIZER)
+    else:
+        full_tokenizer(header).save(str(part / TOKENIZER))
     write_native_tokenizer(header, part)
     write_card(card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER, precision=precision), part)
     report(Progress("OpenVINO model", steps, steps))
