@@ -27,7 +27,7 @@ from trimtab.llm.tokens import counter_for
 pytestmark = pytest.mark.model
 
 Made = LlamaCppEngine | OpenVinoEngine
-ENGINES: dict[str, type[Made]] = {"llamacpp": Made, "openvino": OpenVinoEngine}
+ENGINES: dict[str, type[Made]] = {"llamacpp": LlamaCppEngine, "openvino": OpenVinoEngine}
 SHARED = {"llamacpp": "engine", "openvino": "openvino_engine"}
 GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=1)
 LONG = Sampling(temperature=0.8, max_tokens=1500, seed=3)
@@ -405,7 +405,8 @@ async def test_the_engine_ends_when_its_parent_is_killed(
     made = ENGINES[kind]
     file = converted_model if made is OpenVinoEngine else chat_model_path
     program = (
-        f"import asyncio, sys, time\nfrom pathlib import Path\nfrom {made.__module__} import {made.__name__} as Engine\n"
+        "import asyncio, sys, time\nfrom pathlib import Path\n"
+        f"from {made.__module__} import {made.__name__} as Engine\n"
         "e = Engine(Path(sys.argv[1]))\nasyncio.run(e.start())\nprint(e.status().pid, flush=True)\n"
         "time.sleep(60)"
     )
