@@ -394,8 +394,9 @@ def _cleaned(rollouts: Rollouts) -> Rollouts:
         if tensor.shape != shape or mask.shape != shape:
             raise InvalidInput(f"Rollouts: `{name}` and `mask` must have the shape of `actions`, {tuple(shape)}.")
         clean[name] = torch.where(mask, tensor, 0.0)
+    clean["actions"] = torch.where(mask, rollouts.actions, 0)
     if rollouts.allowed is not None:
-        chosen = rollouts.allowed.gather(-1, rollouts.actions.unsqueeze(-1)).squeeze(-1)
+        chosen = rollouts.allowed.gather(-1, clean["actions"].unsqueeze(-1)).squeeze(-1)
         if bool((mask & ~chosen).any()):
             raise InvalidInput("Rollouts: an action was taken that `allowed` forbids. Mask the step, or allow it.")
     return replace(rollouts, **clean)  # type: ignore[arg-type]

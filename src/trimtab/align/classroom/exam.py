@@ -1,10 +1,10 @@
 """The exam: a proof by exhaustion, not an estimate.
 
 As X and as O the player plays its likeliest position, and the opponent tries **every** position, always: each line of
-play that can happen against this player is followed to its end. Then every one of the 4,520 states that games can reach at
-all, whoever made the moves so far, is put before it: where the oracle says the state is not lost, its move must not
-lose it. Since a lost state comes from a move that gave the value away, passing the second part means that from any
-state that is not lost the player does not lose to anybody, perfect play included.
+play that can happen against this player is followed to its end. Then every one of the 4,520 states that games can
+reach at all, whoever made the moves so far, is put before it: where the oracle says the state is not lost, its move
+must not lose it. The opponent's moves cannot lower what the oracle promises the player, so who passes the second part
+does not lose from any state that is not lost yet, to anybody, perfect play included.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def odds(player: Floats, opponent: Floats) -> Odds:
         chance = np.zeros(CODES)
         chance[EMPTY] = 0.5
         for stones in range(10):
-            here = np.flatnonzero((STONES == stones) & (chance > 0))
+            here = np.flatnonzero((stones == STONES) & (chance > 0))
             players = (stones % 2 == 0) == first
             ended = here[OVER[here]]
             beaten = chance[ended[LOST[ended]]].sum()  # whoever should move now has lost

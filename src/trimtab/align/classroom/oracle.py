@@ -24,5 +24,5 @@ VALUES: Ints = _solve()
 """``[19683]``: 1 if whoever moves wins, 0 for a draw, -1 for a loss. Defined where states are reachable."""
 RESULTS: Ints = np.where(FREE, -VALUES[AFTER], -2)
 """``[19683, 9]``: what each move leads to, for whoever makes it; -2 where the position is not free."""
-BEST: Bools = FREE & (RESULTS == VALUES[:, None]) & ~OVER[:, None]
+BEST: Bools = FREE & (VALUES[:, None] == RESULTS) & ~OVER[:, None]
 """``[19683, 9]``: the moves that keep the value. None when the game is over."""

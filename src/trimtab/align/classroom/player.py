@@ -1,59 +1,43 @@
 """The player: a small network that looks at the board and gives a probability to each position, and a value.
 
 Two hidden layers of `hidden` tanh units over the canonical board (all eight turns and mirror images of a board are one
-to it), then nine logits and one value (Huang et al. 2022: orthogonal weights, gain sqrt 2 inside, 0.01 for the policy, 1 for the value). It knows
-which positions are free and nothing else: no search, no rows. Ties between equal positions go to the first.
-
-A checkpoint is a safetensors file with what is needed to read it in its header: no pickle, nothing that runs.
+to it), then nine logits and one value (weights as in "The 37 implementation details": orthogonal, gain sqrt 2 inside,
+0.01 for the policy, 1 for the value). It is told which positions are free and nothing else: no search, no rows.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trimtab.domain.errors import ModelFileError
+from .board import BOARDS, CANONICAL, CODES, FREE, OPEN, POSITIONS, TO_CANONICAL, Floats, Ints
 
-from .board import BOARDS, CANONICAL, CODES, FREE, OPEN, POSITIONS, TO_CANONICAL, Floats
-
-FORMAT = "trimtab-player-1"
-LARGEST = 8_000_000
-"""Bytes of a checkpoint we are willing to open; ours have under 2 MB."""
-
-_SHAPES = np.unique(CANONICAL[OPEN])
-"""The 627 canonical states in which somebody moves."""
+SHAPES: Ints = np.unique(CANONICAL[OPEN])
+"""The 627 canonical states in which somebody moves, ascending."""
 
 
-def _inputs() -> Tensor:
-    boards = BOARDS[_SHAPES]
-    return torch.tensor(np.concatenate([boards == 1, boards == 2], -1), dtype=torch.float32)
-
-
-def _row_of() -> Tensor:
+def _row_of() -> Ints:
     rows = np.zeros(CODES, np.int64)  # states in which nobody moves read row 0; they are always masked
-    rows[OPEN] = np.searchsorted(_SHAPES, CANONICAL[OPEN])
-    return torch.tensor(rows)
+    rows[OPEN] = np.searchsorted(SHAPES, CANONICAL[OPEN])
+    return rows
 
 
-_INPUTS, _ROW, _WHERE = _inputs(), _row_of(), torch.tensor(TO_CANONICAL)
+ROW: Ints = _row_of()
+"""``[19683]``: each state's index in `SHAPES`."""
+
+_BOARDS = BOARDS[SHAPES]
+_INPUTS = torch.tensor(np.concatenate([_BOARDS == 1, _BOARDS == 2], -1), dtype=torch.float32)
+_ROW, _WHERE, _FREE = torch.tensor(ROW), torch.tensor(TO_CANONICAL), torch.tensor(FREE)
 
 
 def allowed(states: Tensor) -> Tensor:
     """Boolean ``[..., 9]``: the action space of each state."""
     return _FREE[states]
-
-
-_FREE = torch.tensor(FREE)
 
 
 @dataclass(frozen=True)
@@ -74,14 +58,17 @@ class About:
 class Player(nn.Module):
     """An actor for `ppo`: ``{"states": [B, T]}`` to logits ``[B, T, 9]`` and values ``[B, T]``."""
 
-    def __init__(self, hidden: int = 128) -> None:
+    def __init__(self, hidden: int = 128, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.hidden = hidden
+        gain = math.sqrt(2)
         self.body = nn.Sequential(
-            _layer(2 * POSITIONS, hidden, math.sqrt(2)), nn.Tanh(), _layer(hidden, hidden, math.sqrt(2)), nn.Tanh()
+            _layer(2 * POSITIONS, hidden, gain, generator),
+            nn.Tanh(),
+            _layer(hidden, hidden, gain, generator),
+            nn.Tanh(),
         )
-        self.policy = _layer(hidden, POSITIONS, 0.01)
-        self.value = _layer(hidden, 1, 1.0)
+        self.policy = _layer(hidden, POSITIONS, 0.01, generator)
+        self.value = _layer(hidden, 1, 1.0, generator)
 
     def forward(self, states: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         # A batch of thousands holds at most 627 different boards: each is computed once, then looked up.
@@ -92,9 +79,9 @@ class Player(nn.Module):
         return logits, self.value(features).squeeze(-1)[rows]
 
 
-def _layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
+def _layer(inputs: int, outputs: int, gain: float, generator: torch.Generator | None) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
     return layer
 
