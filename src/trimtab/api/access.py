@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from trimtab.app import Trimtab
-from trimtab.domain.errors import TooManyRequests, Unauthenticated
+from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.domain.errors import Forbidden, TooManyRequests, Unauthenticated
 from trimtab.store import people
 
 KEY_CACHE_SECONDS = 5.0
@@ -144,6 +144,18 @@ async def _caller(request: Request) -> AsyncIterator[Caller]:
 
 Known = Annotated[Caller, Depends(_caller)]
 """A route that takes this needs a valid key; it gets the key's owner."""
+
+
+async def _operator(caller: Known) -> Caller:
+    if caller.name != LOCAL_USER:
+        raise Forbidden(
+            f"Only whoever runs this Trimtab may do this: use the key of the user '{LOCAL_USER}' (the file 'key')."
+        )
+    return caller
+
+
+Operator = Annotated[Caller, Depends(_operator)]
+"""A route that takes this is for whoever runs this installation: it changes what everybody gets."""
 
 App = Annotated[Trimtab, Depends(trimtab_of)]
 """The running installation."""

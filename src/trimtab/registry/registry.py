@@ -147,9 +147,9 @@ class Registry:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def difference(old: Manifest, new: Manifest) -> dict[str, tuple[Any, Any]]:
-    """What differs between two versions: dotted name to (old, new)."""
-    before, after = _flat(old.to_json()), _flat(new.to_json())
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two manifests (as JSON): dotted name to (old, new)."""
+    before, after = _flat(old), _flat(new)
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())

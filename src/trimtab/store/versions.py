@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select, update
 from trimtab.domain.errors import Conflict, NotFound
 
 from .alignment import promotions, serving, version_rows, versions
-from .schema import feedback
+from .schema import feedback, messages
 
 CANDIDATE, READY, HELD, RETIRED = "candidate", "ready", "held", "retired"
 
@@ -206,6 +206,20 @@ def rows_of(connection: Connection, version_id: str) -> list[str]:
     return list(
         connection.execute(select(version_rows.c.feedback_id).where(version_rows.c.version_id == version_id)).scalars()
     )
+
+
+def ratings(connection: Connection, version_id: str) -> tuple[int, int]:
+    """Thumbs up, and thumbs in all, that people gave to what a version said."""
+    ups, given = connection.execute(
+        select(func.coalesce(func.sum(feedback.c.value), 0), func.count())
+        .join(messages, messages.c.id == feedback.c.message_id)
+        .where(
+            feedback.c.kind == "thumb",
+            feedback.c.label == "helpful",
+            messages.c.lineage["version"].as_string() == version_id,
+        )
+    ).one()
+    return int(ups), int(given)
 
 
 def _remember_rows(connection: Connection, version_id: str, ids: Iterable[str]) -> None:

@@ -1,0 +1,237 @@
+"""Which version of the model answers: promoting, rolling back, trying one on a share of the conversations.
+
+The database says which (one transaction), the registry holds the files (verified before they are used), the engine
+holds the adapters that are in use. A turn keeps the version it began with; the next one takes the new. The version
+before stays loaded, so going back is instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from sqlalchemy import Connection
+
+from trimtab.domain.errors import Conflict, TrimtabError
+from trimtab.domain.model import Profile
+from trimtab.registry.registry import Registry, Version
+from trimtab.store import versions
+from trimtab.store.database import Database
+
+_log = logging.getLogger(__name__)
+
+ENOUGH_RATINGS = 20
+"""Thumbs each version needs before a fall in them rolls back by itself."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A version ready to be asked."""
+
+    version: str
+    name: str
+    model: BaseChatModel
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model as it was installed."""
+
+    name: str
+    sha256: str
+
+
+class Speaker(Protocol):
+    """What can answer with an adapter: a served model."""
+
+    @property
+    def base(self) -> Base | None:
+        """None where the weights are not ours to know: a hosted model."""
+        ...
+
+    async def voice(
+        self, version: str, adapter: Path | None, adapter_gguf: Path | None
+    ) -> tuple[BaseChatModel, Profile]:
+        """The model with this adapter, loaded if it was not. Without one: the base."""
+        ...
+
+
+class Versions:
+    """One for an installation. `open` before the first question."""
+
+    def __init__(self, database: Database, registry: Registry, speaker: Speaker | None, given: Voice) -> None:
+        self.database = database
+        self.registry = registry
+        self._speaker = speaker
+        self._given = given
+        self._voices: dict[str, Voice] = {}
+        self._now: Mapping[str, Any] = {}
+        self._changing = asyncio.Lock()
+        self.fault = ""
+        """Why the version that should answer does not; empty when it does."""
+
+    @property
+    def adaptable(self) -> bool:
+        """Whether versions other than the base can answer here."""
+        return self._speaker is not None and self._speaker.base is not None
+
+    async def open(self) -> None:
+        """Make the base known and the serving version ready. A version whose files are damaged does not answer: the
+        base does, and `fault` says why."""
+        await asyncio.to_thread(self.registry.tidy)
+        if not self.adaptable:
+            return
+        base = self._base()
+        await self.database.write(
+            versions.ensure_base, base_id(base), base.name, {"base": base.name, "base_sha256": base.sha256}, base.sha256
+        )
+        self._voices[base_id(base)] = await self._made(base_id(base), base.name, None)
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Follow what the database says: another process may have promoted."""
+        if not self.adaptable:
+            return
+        async with self._changing:
+            now = await self.database.read(versions.current)
+            if now == self._now:
+                return
+            self.fault = ""
+            for wanted in (now["version_id"], now["canary_id"]):
+                if wanted:
+                    await self._ready(wanted)
+            self._now = now
+
+    def voice(self, thread_id: str) -> Voice:
+        """Who answers in this thread. A canary gets its share of the threads, the same ones each time."""
+        now = self._now
+        if not now:
+            return self._given
+        canary = now["canary_id"]
+        if canary in self._voices and _share_of(thread_id) < now["canary_share"]:
+            return self._voices[canary]
+        return self._voices.get(now["version_id"]) or self._voices[base_id(self._base())]
+
+    async def promote(self, version: str, *, by: str, reason: str = "", anyway: bool = False) -> dict[str, Any]:
+        """Let a version answer from the next turn on.
+
+        Raises:
+            NotFound, Conflict: see `store.versions.promote`; also when the adapter fits another base.
+            ModelFileError: its files are missing or were changed.
+        """
+        await self._check(version)
+        done = await self.database.write(versions.promote, version, by=by, reason=reason, anyway=anyway)
+        await self.refresh()
+        return done
+
+    async def roll_back(self, *, by: str, reason: str = "") -> dict[str, Any]:
+        """Let the version before answer again, from the next turn on."""
+        before = (await self.database.read(versions.current))["previous_id"]
+        if before:
+            await self._check(before)
+        done = await self.database.write(versions.roll_back, by=by, reason=reason)
+        await self.refresh()
+        return done
+
+    async def canary(self, version: str | None, share: float, *, by: str, reason: str = "") -> None:
+        """Let a version answer a share of the threads; None ends it."""
+        if version is not None:
+            await self._check(version)
+        await self.database.write(versions.set_canary, version, share, by=by, reason=reason)
+        await self.refresh()
+
+    async def watch_ratings(self) -> str:
+        """Go back by itself when people like the serving version surely less than the one before. Returns why, or
+        nothing."""
+        if not self._now or not self._now["previous_id"]:
+            return ""
+
+        def fallen(connection: Connection) -> str:
+            now = versions.current(connection)
+            if not now["previous_id"] or versions.history(connection, 1)[0]["action"] != "promote":
+                return ""  # somebody rolled back by hand: what they want stands
+            new = versions.ratings(connection, now["version_id"])
+            old = versions.ratings(connection, now["previous_id"])
+            reason = _fallen(new, old)
+            if reason:
+                versions.roll_back(connection, by="trimtab", reason=reason, action="auto-rollback")
+            return reason
+
+        reason = await self.database.write(fallen)
+        if reason:
+            _log.warning("rolled back: %s", reason)
+            await self.refresh()
+        return reason
+
+    async def answer_of(self, version: str) -> Voice:
+        """A version to compare with, whether or not it serves."""
+        row = await self._check(version)
+        return await self._ready_voice(row)
+
+    # ------------------------------------------------------------------ inside
+
+    def _base(self) -> Base:
+        if self._speaker is None or self._speaker.base is None:
+            raise Conflict("This model's weights are not on this machine, so no other version of it can answer here.")
+        return self._speaker.base
+
+    async def _check(self, version: str) -> dict[str, Any]:
+        """The version's row, if it could answer here."""
+        base = self._base()
+        row = await self.database.read(versions.get, version)
+        if row["manifest"].get("base_sha256") != base.sha256:
+            raise Conflict(
+                f"{row['name']} was trained on {row['manifest'].get('base')}, and {base.name} is served. Start Trimtab "
+                "with that model to use it."
+            )
+        await self._ready_voice(row)
+        return row
+
+    async def _ready(self, version_id: str) -> None:
+        """Load a version; what cannot be loaded is a fault, and the base answers."""
+        try:
+            await self._ready_voice(await self.database.read(versions.get, version_id))
+        except TrimtabError as error:
+            self.fault = f"Version {version_id} cannot answer, so the model as installed does. {error.message}"
+            _log.error("%s", self.fault)
+
+    async def _ready_voice(self, row: Mapping[str, Any]) -> Voice:
+        found = self._voices.get(row["id"])
+        if found is None:
+            version = None if row["kind"] == "base" else await asyncio.to_thread(self.registry.verified, row["id"])
+            found = self._voices[row["id"]] = await self._made(row["id"], row["name"], version)
+        return found
+
+    async def _made(self, version_id: str, name: str, version: Version | None) -> Voice:
+        assert self._speaker is not None
+        adapter, as_gguf = (version.adapter, version.adapter_gguf) if version else (None, None)
+        model, profile = await self._speaker.voice(version_id, adapter, as_gguf)
+        return Voice(version_id, name, model, profile)
+
+
+def base_id(base: Base) -> str:
+    return f"base_{base.sha256[:24]}"
+
+
+def _share_of(thread_id: str) -> float:
+    """A number in [0, 1) that a thread keeps."""
+    return int.from_bytes(hashlib.sha256(thread_id.encode()).digest()[:8]) / 2**64
+
+
+def _fallen(new: tuple[int, int], old: tuple[int, int]) -> str:
+    """Why the new version should go, by (ups, thumbs) of both: the 95 % intervals of their shares lie apart."""
+    if min(new[1], old[1]) < ENOUGH_RATINGS:
+        return ""
+    from trimtab.align.statistics import wilson
+
+    now, before = wilson(*new), wilson(*old)
+    if now.high >= before.low:
+        return ""
+    return f"{now.mean:.0%} of {new[1]} ratings were up, and {before.mean:.0%} of {old[1]} for the version before"
