@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class Actor(Protocol):
     """Policy and value in one call: logits ``[B, T, A]`` over the A actions and values ``[B, T]``, with gradients."""
 
     def __call__(self, states: States) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """An actor that looks its actions up itself: all logits of a vocabulary at once would be the most memory of all."""
+
+    def choose(self, states: States, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of `actions`, entropies and values, all ``[B, T]``, with gradients."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -302,9 +311,25 @@ def kl_of(logprobs: Tensor, rollouts: Rollouts, weights: Tensor) -> float:
     return float(torch.where(rollouts.mask, nats, 0.0).sum() / max(len(rollouts), 1))
 
 
+def chosen(
+    actor: Actor | Chooser, states: States, actions: Tensor, allowed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of `actions`, entropies and values, all ``[B, T]``."""
+    if isinstance(actor, Chooser):
+        if allowed is not None:
+            raise InvalidInput("Rollouts: `allowed` needs an actor that gives all logits. Leave it out.")
+        return actor.choose(states, actions)
+    logits, values = actor(states)
+    return (*choices(logits, actions, allowed), values)
+
+
 @torch.no_grad()
 def look(
-    actor: Actor, states: States, actions: Tensor, allowed: Tensor | None = None, microbatch: int | None = None
+    actor: Actor | Chooser,
+    states: States,
+    actions: Tensor,
+    allowed: Tensor | None = None,
+    microbatch: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of `actions` and values, both ``[B, T]``, without gradients: pi_old and V_old of `Rollouts`.
 
@@ -313,8 +338,9 @@ def look(
     """
     parts = []
     for rows in torch.split(torch.arange(len(actions)), microbatch or max(len(actions), 1)):
-        logits, values = actor({name: tensor[rows] for name, tensor in states.items()})
-        parts.append((choices(logits, actions[rows], None if allowed is None else allowed[rows])[0], values))
+        here = {name: tensor[rows] for name, tensor in states.items()}
+        logprobs, _, values = chosen(actor, here, actions[rows], None if allowed is None else allowed[rows])
+        parts.append((logprobs, values))
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
@@ -322,7 +348,7 @@ def look(
 
 
 def update(
-    actor: Actor,
+    actor: Actor | Chooser,
     optimizer: torch.optim.Optimizer,
     rollouts: Rollouts,
     config: PPOConfig,
@@ -460,7 +486,7 @@ def _reason_to_stop(seen: _Seen, config: PPOConfig, over_already: bool) -> str:
 
 
 def _gradients(
-    actor: Actor,
+    actor: Actor | Chooser,
     optimizer: torch.optim.Optimizer,
     rollouts: Rollouts,
     targets: _Targets,
@@ -474,8 +500,7 @@ def _gradients(
     for part in torch.split(rows, config.microbatch or len(rows)):
         batch, mask = rollouts.rows(part), rollouts.mask[part]
         advantages, returns, weights = targets.advantages[part], targets.returns[part], targets.weights[part]
-        logits, values = actor(batch.states)
-        logprobs, entropies = choices(logits, batch.actions, batch.allowed)
+        logprobs, entropies, values = chosen(actor, batch.states, batch.actions, batch.allowed)
         logprobs = torch.where(mask, logprobs, 0.0)
         policy = _total(weights * policy_losses(logprobs, batch.logprobs, advantages, config.clip), mask)
         value = _total(value_losses(values, batch.values, returns, config.value_clip), mask)
