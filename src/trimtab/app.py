@@ -505,6 +505,7 @@ def serving_options(settings: Settings) -> Any:
         log_path=settings.logs_dir / "engine.log",
         base_url=settings.base_url,
         api_key=settings.api_key,
+        engine=settings.engine,
         tools_mode=settings.tools_mode,
         as_shipped=settings.weights == "as-shipped",
         context=settings.context,

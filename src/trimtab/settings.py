@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     )
     base_url: str = Field("", description="An OpenAI-compatible server to use instead of the local engine.")
     api_key: SecretStr = Field(SecretStr(""), description="Key for `base_url`.")
+    engine: Literal["auto", "openvino", "llamacpp"] = Field("auto", description="The local engine.")
     tools_mode: Literal["auto", "native", "guided", "none"] = Field("auto", description="How the model calls tools.")
     weights: Literal["auto", "as-shipped"] = Field("auto", description="`auto` serves the fastest faithful weights.")
     context: int = Field(4096, ge=512, le=131072, description="Tokens of context for each request.")
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     connectors_disabled: list[str] = Field([], description="Connectors that are switched off.")
     connector_files: list[Path] = Field([], description="Python files with connectors of your own, not installed.")
     connectors: dict[str, ConnectorOverride] = Field({}, description="Overrides by connector name.")
+
+    feedback_labels: list[str] = Field(["helpful", "harmless"], description="What an answer can be labelled for, 0/1.")
+    feedback_consent: bool = Field(True, description="Feedback may train the model unless a person says otherwise.")
+    label_others: bool = Field(False, description="People may label other people's conversations, not only their own.")
+    trusted_people: list[str] = Field(["local"], description="Users who curate, and whose feedback is not capped.")
 
     rate_per_minute: int = Field(240, ge=1, description="Requests a key may make in a minute.")
     concurrent: int = Field(16, ge=1, description="Requests of one key at the same time.")

@@ -178,7 +178,7 @@ def kill(server: Running, victim: str) -> None:
             os.kill(ui, signal.SIGKILL)
         server.start()
         return
-    pid = child_of(server.process.pid, {"engine": "trimtab.llm.child", "ui": "streamlit"}[victim])
+    pid = child_of(server.process.pid, {"engine": "trimtab.llm.", "ui": "streamlit"}[victim])
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimtab.cli.options import ENGINE_HELP, given
+
 if TYPE_CHECKING:
     from trimtab.cli.talk import Talk
     from trimtab.settings import Settings
@@ -22,6 +24,7 @@ def ask(
     thread: Annotated[str | None, typer.Option(help="Go on in this thread.")] = None,
     documents: Annotated[str, typer.Option(help="auto, only or off.")] = "auto",
     model: Annotated[str | None, typer.Option(help="Another model, when no server runs.")] = None,
+    engine: Annotated[str | None, typer.Option(help=ENGINE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Approve what the answer needs. Think before you use it.")] = False,
 ) -> None:
@@ -30,19 +33,27 @@ def ask(
 
     from trimtab.settings import Settings
 
-    settings = Settings.load(**({"model": model} if model else {}))
+    other = given(model=model, engine=engine)
+    settings = Settings.load(**other)
     text = sys.stdin.read() if question == "-" else question
-    failed = asyncio.run(_ask(settings, text, thread, documents, model, as_json=as_json, yes=yes))
+    failed = asyncio.run(_ask(settings, text, thread, documents, other, as_json=as_json, yes=yes))
     if failed:
         raise typer.Exit(1)
 
 
 async def _ask(
-    settings: Settings, text: str, thread: str | None, documents: str, model: str | None, *, as_json: bool, yes: bool
+    settings: Settings,
+    text: str,
+    thread: str | None,
+    documents: str,
+    other: dict[str, str],
+    *,
+    as_json: bool,
+    yes: bool,
 ) -> bool:
     from trimtab.cli.talk import talk
 
-    async with talk(settings, model=model) as line:
+    async with talk(settings, other=other) as line:
         thread = thread or await line.new_thread()
         return await follow(line, thread, text, documents, as_json=as_json, approve=True if yes else None)
 

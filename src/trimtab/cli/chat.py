@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.options import ENGINE_HELP, given
+
 if TYPE_CHECKING:
     from trimtab.cli.talk import Talk
     from trimtab.settings import Settings
@@ -24,17 +26,19 @@ def chat(
     thread: Annotated[str | None, typer.Option(help="Go on in this thread.")] = None,
     documents: Annotated[str, typer.Option(help="auto, only or off.")] = "auto",
     model: Annotated[str | None, typer.Option(help="Another model, when no server runs.")] = None,
+    engine: Annotated[str | None, typer.Option(help=ENGINE_HELP)] = None,
 ) -> None:
     """Talk with the assistant; an empty line or /quit ends."""
     from trimtab.settings import Settings
 
-    asyncio.run(_chat(Settings.load(**({"model": model} if model else {})), thread, documents, model))
+    other = given(model=model, engine=engine)
+    asyncio.run(_chat(Settings.load(**other), thread, documents, other))
 
 
-async def _chat(settings: Settings, thread: str | None, documents: str, model: str | None) -> None:
+async def _chat(settings: Settings, thread: str | None, documents: str, other: dict[str, str]) -> None:
     from trimtab.cli.talk import talk
 
-    async with talk(settings, model=model) as line:
+    async with talk(settings, other=other) as line:
         thread = thread or await line.new_thread()
         typer.secho(HELP, dim=True)
         while text := await _read_line():

@@ -115,7 +115,21 @@ def _engine(settings: Settings) -> Finding:
 
     if settings.base_url:
         return Finding("engine", True, f"none here: {settings.model} at {settings.base_url}")
-    return Finding("engine", True, f"llama.cpp (xllamacpp {version('xllamacpp')})", "pip install xllamacpp")
+    from trimtab.app import serving_options
+    from trimtab.domain.errors import TrimtabError
+    from trimtab.llm import catalogue, shelf
+    from trimtab.llm.served import engine_for, is_hosted
+
+    if is_hosted(settings.model):
+        return Finding("engine", True, f"none here: {settings.model}")
+    name = catalogue.DEFAULT_CHAT if settings.model == "default" else settings.model
+    try:
+        choice = engine_for(shelf.resolve_model(name, settings.models_dir), serving_options(settings))
+    except TrimtabError as error:
+        return Finding("engine", False, error.message, "see the message")
+    package = {"openvino": "openvino-genai", "llamacpp": "xllamacpp"}[choice.engine]
+    found = f"{choice.engine} ({package} {version(package)}): {choice.reason}"
+    return Finding("engine", True, found, f"pip install {package}")
 
 
 def _connectors(settings: Settings) -> Finding:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from trimtab.llm.catalogue import Entry
-    from trimtab.llm.shelf import Progress
+    from trimtab.llm.shelf import OnProgress, Progress
+    from trimtab.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list and remove models.")
 
@@ -27,6 +33,8 @@ def pull(
 
     for name in names or [catalogue.DEFAULT_CHAT, catalogue.DEFAULT_EMBEDDING]:
         _pull(catalogue.entry(name), _models_dir())
+        if catalogue.entry(name).kind == "chat":
+            prepare(name)
         typer.echo(f"{name}: {fetch.path(catalogue.entry(name), _models_dir())}")
 
 
@@ -95,22 +103,40 @@ def _row(model: Entry, models_dir: Path) -> dict[str, object]:
 
 
 def _pull(model: Entry, models_dir: Path) -> None:
+    from trimtab.llm import fetch
+
+    with _shown(f"Fetching {model.name} ({model.size / 1e6:.0f} MB)") as show:
+        fetch.pull(model, models_dir, show)
+
+
+def prepare(model: str, settings: Settings | None = None) -> None:
+    """Write the weights that the engine serves for this model, if that has not been done."""
+    from trimtab.app import serving_options
+    from trimtab.llm.served import prepare_weights
+    from trimtab.settings import Settings
+
+    options = replace(serving_options(settings or Settings.load()), model=model, base_url="")
+    with _shown(f"Preparing {model} for its engine") as show:
+        prepare_weights(options, show)
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[OnProgress]:
+    """A bar on a terminal, a line in a log."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
-    from trimtab.llm import fetch
-
     console = Console(file=sys.stderr)
-    if not console.is_terminal:  # a log gets a line instead of a bar
-        typer.echo(f"Fetching {model.name} ({model.size / 1e6:.0f} MB) …", err=True)
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(step: Progress) -> None:
             if step.what not in tasks:
+                if not console.is_terminal:  # a log gets a line instead of a bar
+                    typer.echo(f"{what} …", err=True)
                 tasks[step.what] = bar.add_task(step.what, total=step.total or None)
             bar.update(tasks[step.what], completed=step.done)
 
-        fetch.pull(model, models_dir, show)
+        yield show

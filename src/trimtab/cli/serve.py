@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.options import ENGINE_HELP
+
 if TYPE_CHECKING:
     from trimtab.settings import Settings
 
@@ -18,6 +20,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     model: Annotated[str | None, typer.Option(help="A catalogue name, a .gguf file, or provider:model.")] = None,
+    engine: Annotated[str | None, typer.Option(help=ENGINE_HELP)] = None,
     base_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server instead of the local engine.")
     ] = None,
@@ -26,7 +29,8 @@ def serve(
     """Start the API server and keep it in the foreground."""
     from trimtab.settings import Settings
 
-    given = {"host": host, "port": port, "model": model, "base_url": base_url, "expose": expose or None}
+    given: dict[str, object] = {"host": host, "port": port, "model": model, "engine": engine, "base_url": base_url}
+    given["expose"] = expose or None
     run(Settings.load(**{name: value for name, value in given.items() if value is not None}))
 
 

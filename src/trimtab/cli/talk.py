@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,19 +27,20 @@ class Talk(Protocol):
 
 
 @asynccontextmanager
-async def talk(settings: Settings, *, model: str | None = None) -> AsyncIterator[Talk]:
+async def talk(settings: Settings, *, other: Collection[str] = ()) -> AsyncIterator[Talk]:
     """The running server if there is one, else an installation opened for this command.
 
     Raises:
-        InvalidInput: `model` was asked for, but a running server would answer.
+        InvalidInput: another model or engine (`other`) was asked for, but a running server would answer.
     """
     from trimtab.domain.errors import InvalidInput
 
     client = running_server(settings)
     if client is not None:
         async with client:
-            if model is not None:
-                raise InvalidInput("A server is running and answers with its own model. Stop it, or leave --model out.")
+            if other:
+                options = " and ".join(f"--{name}" for name in other)
+                raise InvalidInput(f"A running server answers, with its own model. Stop it, or leave {options} out.")
             yield Remote(client)
         return
     from trimtab.app import Trimtab

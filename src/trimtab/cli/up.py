@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.options import ENGINE_HELP
+
 if TYPE_CHECKING:
     from trimtab.settings import Settings
 
@@ -24,6 +26,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     ui_port: Annotated[int | None, typer.Option(help="Port of the web UI.")] = None,
     model: Annotated[str | None, typer.Option(help="A catalogue name, a .gguf file, or provider:model.")] = None,
+    engine: Annotated[str | None, typer.Option(help=ENGINE_HELP)] = None,
     base_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server instead of the local engine.")
     ] = None,
@@ -32,7 +35,7 @@ def up(
     """Start Trimtab: fetch what is missing, serve the API and the web UI, print the address."""
     from trimtab.settings import Settings
 
-    given = {"port": port, "ui_port": ui_port, "model": model, "base_url": base_url}
+    given = {"port": port, "ui_port": ui_port, "model": model, "engine": engine, "base_url": base_url}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     fetch_missing(settings)
     from trimtab.api.serving import run_loop
@@ -42,7 +45,7 @@ def up(
 
 def fetch_missing(settings: Settings) -> None:
     """Fetch the default models that these settings need and that are not here."""
-    from trimtab.cli.models import _pull
+    from trimtab.cli.models import _pull, prepare
     from trimtab.llm import catalogue, shelf
 
     wanted = [catalogue.DEFAULT_EMBEDDING]
@@ -51,6 +54,7 @@ def fetch_missing(settings: Settings) -> None:
     for name in wanted:
         if not shelf.is_installed(catalogue.entry(name), settings.models_dir):
             _pull(catalogue.entry(name), settings.models_dir)
+    prepare(settings.model, settings)
 
 
 async def _up(settings: Settings, *, with_ui: bool) -> None:

@@ -128,6 +128,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def kind(self) -> str:
+        """`openvino` or `llamacpp`."""
+        ...
+
+    @property
     def slot_context(self) -> int:
         """Tokens of prompt and answer together that one request may have."""
         ...

@@ -24,6 +24,7 @@ class LlamaCppEngine(SupervisedEngine):
     OpenAIChat(base_url=engine.base_url, api_key=engine.key, model=engine.name)
     """
 
+    kind: ClassVar[str] = "llamacpp"
     capabilities = Capabilities(
         adapters=True,
         json_schema=True,

@@ -6,12 +6,19 @@ many requests at once at several times the speed. A GGUF file is converted once,
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
+
+from trimtab.domain.errors import EngineError, InvalidInput
+
 from .engine import Capabilities, EngineOptions
 from .openvino_folder import CARD, ModelCard, read_card
-from .openvino_weights import Precision, prepare_openvino
+from .openvino_graph import Precision
+from .openvino_weights import prepare_openvino
 from .shelf import OnProgress
 from .supervised import SupervisedEngine
 
@@ -30,6 +37,7 @@ class OpenVinoEngine(SupervisedEngine):
         on_progress: hears how far a conversion has come.
     """
 
+    kind: ClassVar[str] = "openvino"
     capabilities = Capabilities(
         json_schema=True,
         grammar=True,
@@ -95,3 +103,21 @@ class OpenVinoEngine(SupervisedEngine):
             "queue": options.queue,
             "end_ids": list(self.card.end_ids),
         }
+
+    async def add_adapter(self, path: Path) -> int:
+        body = {"path": await asyncio.to_thread(os.path.abspath, path)}
+        headers = {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+        root = self.base_url.removesuffix("/v1")
+        try:
+            async with httpx.AsyncClient(timeout=330.0, trust_env=False) as client:
+                answer = await client.post(root + "/lora-adapters", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise EngineError(
+                f"The engine cannot be reached to read {path.name}; it may be restarting. Try again in a few seconds."
+            ) from error
+        if answer.status_code == 400:
+            raise InvalidInput(f"The engine refuses the adapter {path}: {answer.json()['error']['message']}")
+        if answer.status_code != 200:
+            raise EngineError(f"The engine did not read {path.name} ({answer.status_code}). Try again.")
+        number: int = answer.json()["id"]
+        return number

@@ -7,6 +7,7 @@ an OpenAI-compatible server by its address, or a hosted provider by LangChain's 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,20 +19,22 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
-from trimtab.domain.errors import InvalidInput
+from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
 from trimtab.domain.model import Embedder, Profile, TokenCounter
 from trimtab.domain.neutral import Neutraliser
 
 from .catalogue import DEFAULT_CHAT
-from .engine import EngineOptions, EngineState
+from .choice import Choice, WantedEngine, choose
+from .engine import Engine, EngineOptions, EngineState
 from .hosted import hosted_model
-from .llamacpp import LlamaCppEngine
 from .openai_chat import OpenAIChat, broken
 from .openai_wire import refused
 from .profile import profile_for
-from .shelf import resolve_model
+from .shelf import OnProgress, resolve_model
 from .tokens import counter_for
 from .weights import prepare
+
+_log = logging.getLogger(__name__)
 
 FORWARDED = frozenset(
     "messages prompt stream stream_options temperature top_p min_p top_k max_tokens max_completion_tokens stop seed n "
@@ -50,6 +53,7 @@ class ServingOptions:
     log_path: Path | None = None
     base_url: str = ""
     api_key: SecretStr = SecretStr("")
+    engine: WantedEngine = "auto"
     tools_mode: Literal["auto", "native", "guided", "none"] = "auto"
     as_shipped: bool = False
     context: int = 4096
@@ -70,12 +74,15 @@ class Served:
         count: TokenCounter,
         *,
         embedder: Embedder | None,
-        engine: LlamaCppEngine | None = None,
+        engine: Engine | None = None,
+        engine_reason: str = "",
     ) -> None:
         self.bare = bare
         self.profile = profile
         self.count = count
         self.engine = engine
+        self.engine_reason = engine_reason
+        """Why this engine and not the other, in words."""
         self.model = with_tools(bare, profile, embedder)
 
     def engine_status(self) -> dict[str, Any] | None:
@@ -86,6 +93,8 @@ class Served:
         return {
             "ok": status.state is EngineState.READY,
             "state": status.state.value,
+            "engine": self.engine.kind,
+            "reason": self.engine_reason,
             "model": status.model,
             "restarts": status.crashes,
             "slots": status.slots,
@@ -169,8 +178,10 @@ def with_tools(bare: BaseChatModel, profile: Profile, embedder: Embedder | None)
     return bare
 
 
-async def serve(options: ServingOptions, embedder: Embedder | None = None) -> Served:
-    """Start or reach the model that `options` name.
+async def serve(
+    options: ServingOptions, embedder: Embedder | None = None, on_progress: OnProgress | None = None
+) -> Served:
+    """Start or reach the model that `options` name. `on_progress` hears of weights that are being converted.
 
     Raises:
         ModelFileError: its file is missing or damaged; says how to fetch it.
@@ -180,10 +191,10 @@ async def serve(options: ServingOptions, embedder: Embedder | None = None) -> Se
     if options.base_url:
         return _remote(options, embedder)
     name = DEFAULT_CHAT if options.model == "default" else options.model
-    if ":" in name and "/" not in name and not name.endswith(".gguf"):
+    if is_hosted(name):
         profile = _tuned(profile_for(name, slot_context=options.context), options)
         return Served(hosted_model(name, profile.sampling), profile, counter_for(None), embedder=embedder)
-    return await _local(name, options, embedder)
+    return await _local(name, options, embedder, on_progress)
 
 
 def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
@@ -201,25 +212,93 @@ def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
     return Served(chat, profile, counter_for(None), embedder=embedder)
 
 
-async def _local(name: str, options: ServingOptions, embedder: Embedder | None) -> Served:
+async def _local(
+    name: str, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
+) -> Served:
     shipped = await asyncio.to_thread(resolve_model, name, options.models_dir)
-    weights = (
-        shipped if options.as_shipped else await asyncio.to_thread(prepare, shipped, options.models_dir / "prepared")
-    )
+    choice = await asyncio.to_thread(engine_for, shipped, options)
+    if choice.engine == "openvino":
+        try:
+            return await _served_by(choice, shipped, options, embedder, on_progress)
+        except (EngineError, ModelFileError) as error:
+            if not choice.fallback:
+                raise
+            _log.warning("the openvino engine cannot serve %s (%s); llama.cpp takes over", shipped.name, error)
+            choice = Choice("llamacpp", f"openvino could not: {error}")
+    return await _served_by(choice, shipped, options, embedder, on_progress)
+
+
+def prepare_weights(options: ServingOptions, on_progress: OnProgress | None = None) -> None:
+    """Write ahead what `serve` would otherwise write at the first start. Does nothing for a model that is not here.
+
+    Raises:
+        ModelFileError: the model's file is damaged, or the disk is full.
+    """
+    if options.base_url or is_hosted(options.model):
+        return
+    shipped = resolve_model(DEFAULT_CHAT if options.model == "default" else options.model, options.models_dir)
+    choice = engine_for(shipped, options)
+    prepared = options.models_dir / "prepared"
+    if choice.engine == "openvino":
+        from .openvino_weights import prepare_openvino
+
+        try:
+            prepare_openvino(shipped, prepared, on_progress=on_progress)
+            return
+        except ModelFileError:
+            if not choice.fallback:
+                raise
+    if not options.as_shipped:
+        prepare(shipped, prepared, on_progress)
+
+
+def is_hosted(name: str) -> bool:
+    """Whether a model's name is LangChain's ``provider:model``."""
+    return ":" in name and "/" not in name and not name.endswith(".gguf")
+
+
+def engine_for(shipped: Path, options: ServingOptions) -> Choice:
+    """The engine that would serve this file, and why.
+
+    Raises:
+        InvalidInput: the engine asked for cannot.
+        ModelFileError: the file cannot be read.
+    """
+    tools = profile_for(shipped).tools if options.tools_mode == "auto" else options.tools_mode
+    return choose(shipped, options.engine, native_tools=tools == "native")
+
+
+async def _served_by(
+    choice: Choice, shipped: Path, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
+) -> Served:
     engine_options = EngineOptions(slots=options.parallel, slot_context=options.context)
     if options.threads:
         engine_options = replace(engine_options, threads=options.threads)
-    engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
+    prepared = options.models_dir / "prepared"
+    weights = shipped
+    engine: Engine
+    if choice.engine == "openvino":
+        from .openvino import OpenVinoEngine
+
+        engine = OpenVinoEngine(
+            shipped, engine_options, options.log_path, name=shipped.stem, cache_dir=prepared, on_progress=on_progress
+        )
+    else:
+        from .llamacpp import LlamaCppEngine
+
+        if not options.as_shipped:
+            weights = await asyncio.to_thread(prepare, shipped, prepared, on_progress)
+        engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
     await engine.start()
     try:
-        return _on_engine(engine, shipped, weights, options, embedder)
+        return _on_engine(engine, choice, shipped, weights, options, embedder)
     except BaseException:
         await engine.stop()
         raise
 
 
 def _on_engine(
-    engine: LlamaCppEngine, shipped: Path, weights: Path, options: ServingOptions, embedder: Embedder | None
+    engine: Engine, choice: Choice, shipped: Path, weights: Path, options: ServingOptions, embedder: Embedder | None
 ) -> Served:
     found = profile_for(weights, slot_context=engine.slot_context, name=shipped.stem)
     profile = _tuned(replace(found, version=found.version or "base"), options)
@@ -233,7 +312,7 @@ def _on_engine(
         special_tokens=engine.special_tokens,
         max_chars=options.max_prompt_chars * 4,
     )
-    return Served(chat, profile, counter_for(weights), embedder=embedder, engine=engine)
+    return Served(chat, profile, counter_for(weights), embedder=embedder, engine=engine, engine_reason=choice.reason)
 
 
 def _tuned(profile: Profile, options: ServingOptions) -> Profile:

@@ -42,6 +42,7 @@ _CALM_SECONDS = 60.0
 class SupervisedEngine(ABC):
     """An engine in a child process. A kind of engine says which program that is and what it must be told."""
 
+    kind: ClassVar[str]
     capabilities: ClassVar[Capabilities]
     program: ClassVar[str]
     """The module that the child runs."""
@@ -107,6 +108,9 @@ class SupervisedEngine(ABC):
                 f"The engine has {len(known)} adapters and none with id {unknown[0]}. Give it one with `add_adapter`."
             )
         return {"lora": [{"id": i, "scale": active.get(i, 0.0)} for i in known]} if known else {}
+
+    @abstractmethod
+    async def add_adapter(self, path: Path) -> int: ...
 
     async def start(self) -> None:
         await asyncio.to_thread(self._start)

@@ -21,7 +21,7 @@ _IGNORED = frozenset(
 """Fields that ask for nothing which could differ here."""
 _STOPS, _STOP_CHARS = 16, 256
 _STRUCTURE_CHARS = 64_000
-_NONE: Mapping[str, Any] = {"logit_bias": {}, "echo": False, "suffix": "", "best_of": 1, "tools": [], "functions": []}
+_NONE: Mapping[str, Any] = {"logit_bias": {}, "echo": False, "suffix": "", "best_of": 1, "functions": []}
 """Fields of the protocol that this engine does not have, with the value that asks for nothing."""
 
 
@@ -63,7 +63,7 @@ def wanted(body: dict[str, Any], *, chat: bool) -> Wanted:
     rest = {k: v for k, v in body.items() if k not in _IGNORED and v is not None}
     options = body.get("stream_options")
     found = _Fields(rest)
-    found.skip("messages" if chat else "prompt", "add_generation_prompt", "chat_template_kwargs")
+    found.skip(*("messages", "tools") if chat else ("prompt",))
     for name, nothing in _NONE.items():
         if found.raw(name, nothing) != nothing:
             raise Refusal(400, f"this engine has no `{name}`; leave it out")

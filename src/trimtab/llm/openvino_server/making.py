@@ -40,7 +40,7 @@ class Making:
         """
         want = wanted(body, chat=chat)
         self._desk.room_for(want.count)
-        size = _chars(body.get("messages" if chat else "prompt"))
+        size = sum(_chars(body.get(name)) for name in (("messages", "tools") if chat else ("prompt",)))
         if size > self.most_chars:
             raise too_long(size, self.most_chars, "characters")
         make = self._chat if chat else self._plain
@@ -58,7 +58,10 @@ class Making:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise Refusal(400, "`messages` must be a list of at least one message")
-        return self._prompter.chat(messages, {})
+        tools = body.get("tools") or None
+        if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
+            raise Refusal(400, "`tools` must be a list of objects")
+        return self._prompter.chat(messages, {"tools": tools})
 
     def _plain(self, body: dict[str, Any]) -> list[int]:
         prompt = body.get("prompt")
