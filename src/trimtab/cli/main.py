@@ -13,7 +13,8 @@ import typer
 import trimtab
 
 COMMANDS = (
-    "up", "serve", "ui", "chat", "ask", "ingest", "search", "threads", "connectors", "models", "doctor", "config",
+    "up", "serve", "ui", "chat", "ask", "ingest", "search", "threads", "connectors", "models", "learn",
+    "doctor", "config",
 )  # fmt: skip
 """Modules of `trimtab.cli`, in the order of `--help`. Each has `register(app)`, or an `app` of its own."""
 

@@ -176,4 +176,4 @@ def _correlation(estimates: Floats, truth: Ints) -> float:
 
 def _entropy(probabilities: Floats) -> float:
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
-    return float(-(probabilities * logs).sum(-1).mean())
+    return float((probabilities * -logs).sum(-1).mean()) + 0.0

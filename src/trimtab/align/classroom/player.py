@@ -74,9 +74,10 @@ class Player(nn.Module):
         # A batch of thousands holds at most 627 different boards: each is computed once, then looked up.
         codes = states["states"]
         features = self.body(_INPUTS)
-        rows = _ROW[codes]
-        logits = self.policy(features)[rows].gather(-1, _WHERE[codes])
-        return logits, self.value(features).squeeze(-1)[rows]
+        table = torch.cat([self.policy(features), self.value(features)], -1)
+        # An embedding, because indexing adds its gradients up in whatever order the threads come.
+        looked = nn.functional.embedding(_ROW[codes], table)
+        return looked[..., :POSITIONS].gather(-1, _WHERE[codes]), looked[..., POSITIONS]
 
 
 def _layer(inputs: int, outputs: int, gain: float, generator: torch.Generator | None) -> nn.Linear:
