@@ -53,6 +53,8 @@ ARGUMENTS = {"expression": "15% of 80"}
 QUESTION = "What is 15% of 80? Please use the calculator for it."
 ANSWER = "15% of 80 is 12, as the calculator says."
 USAGE = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
+CHECKPOINT = "PRAGMA wal_checkpoint(RESTART)"
+"""Moves all there is into the database's own file, so that it can be measured; the log's file is used again."""
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 LONG = 100
 """The late turn that is compared with the first."""
@@ -116,8 +118,8 @@ class TrimtabSide:
 
     async def size(self) -> int:
         with self.app.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return _bytes(self.app.settings.home / "trimtab.db")
+            connection.connection.cursor().execute(CHECKPOINT).fetchall()
+        return (self.app.settings.home / "trimtab.db").stat().st_size
 
 
 class LangGraphSide:
@@ -150,8 +152,9 @@ class LangGraphSide:
         return text
 
     async def size(self) -> int:
-        await self.saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return _bytes(self.path)
+        async with self.saver.conn.execute(CHECKPOINT) as done:
+            await done.fetchall()
+        return self.path.stat().st_size
 
 
 class WholeLangGraphSide(LangGraphSide):
@@ -199,10 +202,6 @@ def _pydantic_tool(toolbox: Toolbox, tool: Any) -> Tool[None]:
 
     schema = tool.args_schema.model_json_schema()
     return Tool.from_schema(run, name=tool.name, description=tool.description, json_schema=schema)
-
-
-def _bytes(path: Path) -> int:
-    return sum(p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists())
 
 
 async def _timed(side: Side, thread: Any) -> float:

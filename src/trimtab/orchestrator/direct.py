@@ -8,13 +8,13 @@ environment. Everything else goes through `astream` and `ainvoke`, with the same
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableBinding
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
@@ -31,15 +31,28 @@ def listened() -> bool:
 def stream(
     model: Runnable[Any, Any], messages: Sequence[BaseMessage], options: Mapping[str, Any], *, listened: bool
 ) -> AsyncGenerator[Any, None]:
-    """What `model.astream(messages, **options)` yields. Close it to stop the model early."""
+    """What `model.astream(messages, **options)` yields, for `message_of` to read. Close it to stop the model early."""
     bare: Runnable[Any, Any] = model
     bound: Mapping[str, Any] = {}
     if isinstance(model, RunnableBinding) and not model.config and not model.config_factories:
         bare, bound = model.bound, model.kwargs
     if not listened and isinstance(bare, AskedDirectly) and isinstance(bare, BaseChatModel) and _plain(bare):
-        return _chunks(bare, list(messages), {**bound, **options})
-    through_langchain: Any = model.astream(messages, **options)
-    return through_langchain  # type: ignore[no-any-return]
+        source: Any = bare._astream(list(messages), **{**bound, **options})
+    else:
+        source = model.astream(messages, **options)
+    return source  # type: ignore[no-any-return]
+
+
+def message_of(chunk: Any) -> AIMessageChunk:
+    """A piece of a stream as a message, as `astream` makes it of one."""
+    if isinstance(chunk, ChatGenerationChunk):
+        if chunk.generation_info:
+            chunk.message.response_metadata = {**chunk.generation_info, **chunk.message.response_metadata}
+        chunk = chunk.message
+    if isinstance(chunk, AIMessageChunk):
+        return chunk
+    # A model without streaming gives one whole message.
+    return AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
 
 
 async def run(tool: BaseTool, call_id: str, arguments: Mapping[str, Any], *, listened: bool) -> Any:
@@ -53,15 +66,3 @@ def _plain(model: BaseChatModel) -> bool:
     """Whether `astream` would do nothing but pass on the model's chunks."""
     told = model.callbacks or model.verbose or model.rate_limiter
     return not told and not model.disable_streaming and model.output_version in (None, "v0")
-
-
-async def _chunks(
-    model: BaseChatModel, messages: list[BaseMessage], options: dict[str, Any]
-) -> AsyncGenerator[AIMessageChunk, None]:
-    source: Any = model._astream(messages, **options)
-    async with contextlib.aclosing(source):
-        async for chunk in source:
-            message: AIMessageChunk = chunk.message
-            if chunk.generation_info:
-                message.response_metadata = {**chunk.generation_info, **message.response_metadata}
-            yield message

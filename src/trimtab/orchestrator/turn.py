@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -267,9 +267,10 @@ class Orchestrator:
         stream = direct.stream(model, self._messages(turn, state, best), kwargs, listened=state.listened)
         async with contextlib.aclosing(stream):  # leaving early stops the engine
             async for chunk in stream:
-                chunks.append(_as_chunk(chunk))
-                asks = asks or bool(chunk.response_metadata.get(ASKS))
-                if not chunk.text:
+                piece = direct.message_of(chunk)
+                chunks.append(piece)
+                asks = asks or bool(piece.response_metadata.get(ASKS))
+                if not piece.text:
                     continue
                 if unanswered and not asks:
                     yield ev.TextDelta(answer.not_found(best.nearest))
@@ -278,9 +279,9 @@ class Orchestrator:
                     # The quote stands at once; the wording below it is shown when it has been checked.
                     if not draft:
                         yield ev.TextDelta(best.quoted())
-                    draft += chunk.text
+                    draft += piece.text
                 else:
-                    yield ev.TextDelta(chunk.text)
+                    yield ev.TextDelta(piece.text)
         state.spent["model"] += time.monotonic() - began
         message = _joined(chunks)
         state.usage += _usage(message)
@@ -288,7 +289,7 @@ class Orchestrator:
         considered = _considered(message, toolset, self.profile.tools)
         if considered and (considered.chosen or not state.calls):  # after results, only what is new
             yield considered
-        async for event in self._requests(message, toolset, step=len({c.request.step for c in state.calls})):
+        for event in self._requests(message, toolset, step=len({c.request.step for c in state.calls})):
             yield event
         called = message.tool_calls or message.invalid_tool_calls
         if quoting and not called and not asks:
@@ -362,7 +363,8 @@ class Orchestrator:
                 messages.append(message)
         return messages
 
-    async def _requests(self, message: AIMessageChunk, toolset: Toolset, step: int) -> AsyncIterator[ev.Event]:
+    @staticmethod
+    def _requests(message: AIMessageChunk, toolset: Toolset, step: int) -> Iterator[ev.Event]:
         for call in message.tool_calls:
             tool = toolset.tools.get(call["name"])
             info = info_of(tool) if tool else None
@@ -505,13 +507,6 @@ def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
 async def _within(room: asyncio.Semaphore, toolset: Toolset, call: Call, listened: bool) -> ev.ToolFinished:
     async with room:
         return await execute(toolset, call, listened=listened)
-
-
-def _as_chunk(chunk: Any) -> AIMessageChunk:
-    if isinstance(chunk, AIMessageChunk):
-        return chunk
-    # A model without streaming gives one whole message.
-    return AIMessageChunk(**{**chunk.model_dump(exclude={"type"}), "type": "AIMessageChunk"})
 
 
 def _joined(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
