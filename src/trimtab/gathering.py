@@ -10,16 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from trimtab.align import dataset
+from trimtab.align.blame import Happened, Verdict, blame, of_reason
 from trimtab.align.curation import Curated, Decision, Rules, curate
 from trimtab.align.splits import Shares
-from trimtab.domain.judgement import Judgement, Kind, Source
+from trimtab.domain import events as ev
+from trimtab.domain.judgement import Blame, Judgement, Kind, Source
 from trimtab.domain.model import Profile, TokenCounter
+from trimtab.orchestrator.answer import NOT_FOUND
 from trimtab.store import judgements
 from trimtab.store.database import Database
 from trimtab.store.judgements import Answer, Record
+from trimtab.store.schema import users
 from trimtab.store.threads import text_digest
 
 from .given import Given, given
@@ -60,6 +64,8 @@ def _rows(record: Record, how: Reading) -> Iterator[Judgement]:
             second = given(record.other, how.profile, how.count)
             texts = {"completion": _text(record.answer), "rejected": _text(record.other)}
             yield _judgement(record, Kind.PREFERENCE, _of_both(first, second), about, **texts)
+        case "demonstration":
+            yield _judgement(record, Kind.DEMONSTRATION, first, about, completion=_text(record.answer))
         case "edit":
             texts = {"completion": str(row["text"]), "rejected": _text(record.answer)}
             yield _judgement(record, Kind.PREFERENCE, first, about, **texts)
@@ -71,6 +77,9 @@ def _judgement(record: Record, kind: Kind, known: Given, about: dict[str, str], 
     row, message = record.feedback, record.answer.message
     if not record.answer.origin and row["generation_digest"] != text_digest(_text(record.answer)):
         known = Given(known.prompt, "the answer is not the one that was judged", known.tainted)
+    verdict = _blamed(record)
+    if verdict.why:
+        about = {**about, "blame": verdict.why}
     if known.composed:
         about = {**about, "composed": known.composed}
     lineage = message["lineage"] or {}
@@ -88,9 +97,22 @@ def _judgement(record: Record, kind: Kind, known: Given, about: dict[str, str], 
         "ours": not known.composed and "origin" not in about,
         "tainted": known.tainted,
         "reviewed": reviewed,
+        "blame": verdict.blame,
         "about": about,
     }
     return Judgement(**{**made, **fields})
+
+
+def _blamed(record: Record) -> Verdict:
+    """Of a thumb down by what was said and what happened; of anything else only by what was said."""
+    reason = str(record.feedback["reason"])
+    if record.feedback["kind"] != "thumb" or record.feedback["value"]:
+        said = of_reason(reason) if record.feedback["kind"] != "thumb" else None
+        return blame(Happened(), reason) if said else Verdict(Blame.MODEL)
+    seen = record.answer.events
+    failed = dict.fromkeys(e.tool for e in seen if isinstance(e, ev.ToolFinished) and e.status is ev.CallStatus.ERROR)
+    passages = any(e.used for e in seen if isinstance(e, ev.PassagesFound))
+    return blame(Happened(passages, passages and NOT_FOUND in _text(record.answer), tuple(failed)), reason)
 
 
 def _about(record: Record) -> dict[str, str]:
@@ -132,10 +154,49 @@ class Gathered:
 def gather(connection: Connection, how: Reading = Reading(), *, owner: str | None = None) -> Gathered:
     """Everybody's feedback, or one person's."""
     rows = judgements_of(judgements.records(connection, owner=owner), how)
-    decided = {
-        key: Decision(str(row["decision"]), str(row["reason"])) for key, row in judgements.decisions(connection).items()
-    }
-    return Gathered(tuple(rows), decided)
+    return Gathered(tuple(rows), _decisions(connection))
+
+
+def _decisions(connection: Connection) -> dict[str, Decision]:
+    decided = judgements.decisions(connection)
+    return {key: Decision(str(row["decision"]), str(row["reason"])) for key, row in decided.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of one judgement. `rule` and `why` are empty when it trains."""
+
+    row: Judgement
+    by: str
+    """The name of who gave it."""
+    rule: str = ""
+    why: str = ""
+    decision: str | None = None
+    """What somebody decided about it by hand."""
+
+
+def outcomes(connection: Connection, rules: Rules, how: Reading = Reading(), owner: str | None = None) -> list[Outcome]:
+    """Of everybody's feedback, or one person's, the latest first. What is left out depends on everybody's."""
+    records = judgements.records(connection)
+    rows = judgements_of(records, how)
+    found = curate(rows, rules, _decisions(connection))
+    left_out = {dropped.row.id: dropped for dropped in found.dropped}
+    givers = {record.feedback["id"]: record for record in records}
+    told = []
+    for row in rows:
+        record = givers[row.about["feedback"]]
+        if owner is None or record.feedback["owner_id"] == owner:
+            dropped = left_out.get(row.id)
+            why = (dropped.rule, dropped.reason) if dropped else ("", "")
+            decided = record.decision["decision"] if record.decision else None
+            told.append(Outcome(row, str(record.feedback["by"] or ""), *why, decided))
+    return told[::-1]
+
+
+def rules_of(connection: Connection, settings: Settings) -> Rules:
+    """The default rules with the trusted people of these settings."""
+    named = connection.execute(select(users.c.id).where(users.c.name.in_(settings.trusted_people))).scalars()
+    return Rules(trusted=frozenset(named))
 
 
 def curated(database: Database, rules: Rules = Rules(), how: Reading = Reading()) -> Curated:

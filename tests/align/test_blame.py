@@ -86,7 +86,7 @@ def test_only_bad_rows_with_a_known_context_are_replayed() -> None:
         return knows(prompt)
 
     other = Judgement("fbk_3", Kind.LABEL, ASKED, "No.", value=0)
-    contexts = {one: (RIGHT, Blame.RETRIEVAL) for one in ("fbk_1", "fbk_2")}
+    contexts = dict.fromkeys(("fbk_1", "fbk_2"), (RIGHT, Blame.RETRIEVAL))
     rows = replay_all([DOWN, up, other], contexts, counting, right)
     assert [row.blame for row in rows] == [Blame.RETRIEVAL, Blame.MODEL, Blame.MODEL]
     assert len(asked) == 3

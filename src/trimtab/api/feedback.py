@@ -1,28 +1,38 @@
-"""`/v1/feedback`: what people say about answers."""
+"""`/v1/feedback`: what people say about answers, on which terms, and what becomes of it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from trimtab.store import feedback
+from trimtab.align.blame import REASONS
+from trimtab.app import Trimtab
+from trimtab.domain.errors import Forbidden, InvalidInput
+from trimtab.gathering import Outcome, Reading, outcomes, rules_of
+from trimtab.store import feedback, judgements
 from trimtab.store.once import once
 
-from .access import App, Known, public
+from .access import App, Caller, Known, public
 from .threads import Body, Key
 
 router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
+
+Digest = Annotated[str, Field("", pattern=r"^([0-9a-f]{64})?$")]
+"""SHA-256 of the text that was shown; 409 when that is not what is stored."""
 
 
 class Thumb(Body):
     kind: Literal["thumb"]
     message_id: str
     value: Literal[0, 1]
+    label: str = Field(feedback.DEFAULT_LABEL, max_length=40)
     reason: str = ""
+    consent: bool | None = None
+    digest: Digest = ""
 
 
 class Preference(Body):
@@ -30,6 +40,7 @@ class Preference(Body):
     chosen_id: str
     rejected_id: str
     reason: str = ""
+    consent: bool | None = None
 
 
 class Edit(Body):
@@ -37,21 +48,33 @@ class Edit(Body):
     message_id: str
     text: str
     reason: str = ""
+    consent: bool | None = None
+    digest: Digest = ""
 
 
 Judgement = Annotated[Thumb | Preference | Edit, Field(discriminator="kind")]
 
 
+class Change(Body):
+    consent: bool
+
+
+class Decision(Body):
+    decision: Literal["include", "exclude", "undo"]
+    reason: str = Field("", max_length=2000)
+
+
 @router.post("", status_code=201)
 async def give(app: App, caller: Known, body: Judgement, key: Key = None) -> dict[str, Any]:
+    labels = app.settings.feedback_labels
+    if isinstance(body, Thumb) and body.label not in labels:
+        raise InvalidInput(f"There is no label '{body.label}'. The labels are: {', '.join(labels)}.")
+    consent = app.settings.feedback_consent if body.consent is None else body.consent
+    digest = "" if isinstance(body, Preference) else body.digest
+    terms = feedback.Terms(consent, app.settings.label_others, digest)
+
     def write(connection: Connection) -> dict[str, Any]:
-        return once(
-            connection,
-            caller.id,
-            key,
-            body.model_dump(),
-            lambda c: public(_keep(c, caller.id, body), "generation_digest"),
-        )
+        return once(connection, caller.id, key, body.model_dump(), lambda c: _public(_keep(c, caller.id, body, terms)))
 
     return await app.database.write(write)
 
@@ -59,7 +82,54 @@ async def give(app: App, caller: Known, body: Judgement, key: Key = None) -> dic
 @router.get("")
 async def listed(app: App, caller: Known) -> dict[str, Any]:
     rows = await app.database.read(feedback.listed, caller.id)
-    return {"feedback": [public(row, "generation_digest") for row in rows]}
+    return {"feedback": [_public(row) for row in rows]}
+
+
+@router.get("/choices")
+async def choices(app: App, caller: Known) -> dict[str, Any]:
+    """What can be said here: the labels, the reasons a thumb down may have, and whether feedback trains by default."""
+    return {
+        "labels": app.settings.feedback_labels,
+        "reasons": [{"words": reason.words, "blame": reason.blame} for reason in REASONS],
+        "consent": app.settings.feedback_consent,
+    }
+
+
+@router.get("/outcomes")
+async def what_becomes(
+    app: App, caller: Known, everybody: bool = False, limit: Annotated[int, Query(ge=1, le=1000)] = 200
+) -> dict[str, Any]:
+    """What becomes of feedback, the latest first: does it train, and if not, by which rule and why. `everybody` is for
+    those who curate."""
+    if everybody and not _curates(app, caller):
+        raise Forbidden(
+            "Only who curates sees everybody's feedback. Ask whoever runs this to add you to trusted_people."
+        )
+    owner = None if everybody else caller.id
+    rules = await app.database.read(rules_of, app.settings)
+    found = await app.database.read(outcomes, rules, Reading(app.profile, app.orchestrator.count), owner)
+    return {"feedback": [_wire(outcome) for outcome in found[:limit]], "curates": _curates(app, caller)}
+
+
+@router.patch("/{feedback_id}")
+async def change(app: App, caller: Known, feedback_id: str, body: Change) -> dict[str, Any]:
+    return _public(await app.database.write(feedback.set_consent, caller.id, feedback_id, body.consent))
+
+
+@router.put("/{feedback_id}/decision")
+async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> dict[str, Any]:
+    """Leave a row out, let it in, or take that back. Everybody may leave out their own; the rest is for curators."""
+
+    def write(connection: Connection) -> dict[str, Any]:
+        mine = any(row["id"] == feedback_id for row in feedback.listed(connection, caller.id, limit=1_000_000))
+        if not _curates(app, caller) and not (mine and body.decision == "exclude"):
+            raise Forbidden("This is for who curates. You may leave out your own feedback, or withdraw it.")
+        if body.decision == "undo":
+            judgements.undecide(connection, feedback_id)
+            return {"feedback_id": feedback_id, "decision": None}
+        return judgements.decide(connection, feedback_id, body.decision, body.reason, caller.id)
+
+    return await app.database.write(write)
 
 
 @router.delete("/{feedback_id}", status_code=204)
@@ -68,11 +138,44 @@ async def withdraw(app: App, caller: Known, feedback_id: str) -> Response:
     return Response(status_code=204)
 
 
-def _keep(connection: Connection, owner: str, body: Thumb | Preference | Edit) -> dict[str, Any]:
+def _keep(connection: Connection, owner: str, body: Thumb | Preference | Edit, terms: feedback.Terms) -> dict[str, Any]:
     match body:
         case Thumb():
-            return feedback.thumb(connection, owner, body.message_id, body.value, body.reason)
+            said = (owner, body.message_id, body.value, body.reason)
+            return feedback.thumb(connection, *said, label=body.label, terms=terms)
         case Preference():
-            return feedback.prefer(connection, owner, body.chosen_id, body.rejected_id, body.reason)
+            return feedback.prefer(connection, owner, body.chosen_id, body.rejected_id, body.reason, terms=terms)
         case Edit():
-            return feedback.edit(connection, owner, body.message_id, body.text, body.reason)
+            return feedback.edit(connection, owner, body.message_id, body.text, body.reason, terms=terms)
+
+
+def _curates(app: Trimtab, caller: Caller) -> bool:
+    return caller.name in app.settings.trusted_people
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    return public({**row, "consent": bool(row["consent"])}, "generation_digest")
+
+
+def _wire(outcome: Outcome) -> dict[str, Any]:
+    row = outcome.row
+    return {
+        "id": row.about["feedback"],
+        "kind": row.kind,
+        "label": row.label,
+        "value": row.value,
+        "question": row.prompt[-1].content if row.prompt else "",
+        "completion": row.completion,
+        "rejected": row.rejected,
+        "by": outcome.by,
+        "at": row.at,
+        "reason": row.about.get("reason", ""),
+        "blame": row.blame,
+        "blame_reason": row.about.get("blame", ""),
+        "consent": row.consent,
+        "tainted": row.tainted,
+        "trains": not outcome.rule,
+        "rule": outcome.rule,
+        "why": outcome.why,
+        "decision": outcome.decision,
+    }

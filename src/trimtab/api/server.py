@@ -13,8 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 import trimtab
 from trimtab.app import Trimtab
 from trimtab.domain.errors import TrimtabError
+from trimtab.gathering import Reading
+from trimtab.labelling import Labelling
 
-from . import connectors, documents, feedback, guard, health, openai, threads, turns
+from . import connectors, documents, feedback, guard, health, labelling, openai, threads, turns
 from .access import Gate
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -47,7 +49,8 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.trimtab = app
     web.state.gate = Gate(app)
     web.state.intake = intake
-    for part in (health, openai, threads, turns, feedback, documents, connectors):
+    web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
+    for part in (health, openai, threads, turns, feedback, labelling, documents, connectors):
         web.include_router(part.router)
     if settings.allowed_origins:
         web.add_middleware(

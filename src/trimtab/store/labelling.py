@@ -1,0 +1,126 @@
+"""Answers that somebody could be asked about: finished, visible to the person, and not judged by the person yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, exists, func, select
+
+from .imports import OWNERS
+from .schema import feedback, messages, threads, users
+
+NEWEST = 2000
+"""Answers that are looked at, the newest first."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """One answer, or two answers to the same question, that could be judged."""
+
+    messages: tuple[str, ...]
+    judged: int
+    """By how many other people."""
+
+    @property
+    def id(self) -> str:
+        return "+".join(sorted(self.messages))
+
+
+def visible(connection: Connection, owner: str, *, anybody: bool) -> ColumnElement[bool]:
+    """Which answers a person may see: their own, those from files, and where allowed everybody's whose owner has not
+    said of them that they must not train."""
+    from_files = threads.c.owner_id.in_(select(users.c.id).where(users.c.name.in_(list(OWNERS.values()))))
+    seen = (threads.c.owner_id == owner) | from_files
+    if anybody:
+        other = feedback.alias()
+        refused = exists().where(
+            other.c.message_id == messages.c.id, other.c.owner_id == threads.c.owner_id, other.c.consent == 0
+        )
+        seen = seen | ~refused
+    return seen
+
+
+def to_label(connection: Connection, owner: str, label: str, *, anybody: bool = False) -> list[Open]:
+    """Answers without this person's word on `label`."""
+    rows = _answers(connection, owner, anybody)
+    said = _said(connection, "thumb", feedback.c.label == label)
+    return [
+        Open((row["id"],), len(said.get((row["id"], ""), set()) - {owner}))
+        for row in rows
+        if owner not in said.get((row["id"], ""), ())
+    ]
+
+
+def to_compare(connection: Connection, owner: str, *, anybody: bool = False) -> list[Open]:
+    """Pairs of different answers to the same question without this person's preference."""
+    siblings: dict[str, list[Mapping[str, Any]]] = {}
+    for row in _answers(connection, owner, anybody):
+        siblings.setdefault(row["parent_id"], []).append(row)
+    said = _said(connection, "preference")
+    found = []
+    for some in siblings.values():
+        for one, other in combinations(some, 2):
+            raters = said.get((one["id"], other["id"]), set()) | said.get((other["id"], one["id"]), set())
+            if one["text_digest"] != other["text_digest"] and owner not in raters:
+                found.append(Open((one["id"], other["id"]), len(raters)))
+    return found
+
+
+def done_by(connection: Connection, owner: str) -> int:
+    """How many judgements a person has given."""
+    return connection.execute(
+        select(func.count()).select_from(feedback).where(feedback.c.owner_id == owner)
+    ).scalar_one()
+
+
+def votes(connection: Connection, owner: str, *, anybody: bool = False) -> list[tuple[str, dict[str, int]]]:
+    """What people said of the same answers, as far as this person may see them: ``(label, {rater: value})``, for
+    preferences with the label ``""`` and 1 for the answer whose id comes first."""
+    found: dict[tuple[str, str, str], dict[str, int]] = {}
+    query = (
+        select(feedback)
+        .join(messages, messages.c.id == feedback.c.message_id)
+        .join(threads, threads.c.id == messages.c.thread_id)
+        .where(visible(connection, owner, anybody=anybody), feedback.c.kind.in_(("thumb", "preference")))
+        .order_by(feedback.c.updated_at)
+    )
+    for row in connection.execute(query):
+        if row.kind == "thumb":
+            found.setdefault((row.label, row.message_id, ""), {})[row.owner_id] = int(row.value)
+        else:
+            one, other = sorted((row.message_id, row.other_id))
+            found.setdefault(("", one, other), {})[row.owner_id] = int(row.message_id == one)
+    return [(key[0], said) for key, said in sorted(found.items())]
+
+
+def _answers(connection: Connection, owner: str, anybody: bool) -> list[Mapping[str, Any]]:
+    query = (
+        select(messages.c.id, messages.c.parent_id, messages.c.text_digest)
+        .join(threads, threads.c.id == messages.c.thread_id)
+        .where(
+            messages.c.role == "assistant",
+            messages.c.status == "done",
+            messages.c.text != "",
+            # What stands inside an imported conversation is its prompt; an answer has no message after it there.
+            ~exists().where(_after.c.parent_id == messages.c.id, threads.c.owner_id != owner),
+            visible(connection, owner, anybody=anybody),
+        )
+        .order_by(messages.c.created_at.desc(), messages.c.id)
+        .limit(NEWEST)
+    )
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+_after = messages.alias()
+
+
+def _said(connection: Connection, kind: str, *also: ColumnElement[bool]) -> dict[tuple[str, str], set[str]]:
+    """Who has given such feedback, by answer and the other answer."""
+    found: dict[tuple[str, str], set[str]] = {}
+    query = select(feedback.c.message_id, feedback.c.other_id, feedback.c.owner_id)
+    for row in connection.execute(query.where(feedback.c.kind == kind, *also)):
+        found.setdefault((row.message_id, row.other_id), set()).add(row.owner_id)
+    return found
