@@ -112,7 +112,7 @@ def _check(lora: Lora, shape: Architecture) -> None:
     import numpy as np
 
     if not lora.matrices or not math.isfinite(lora.scale):
-        raise ValueError("it holds no matrices")
+        raise ValueError("it holds no matrices or no finite scale")
     for module, (a, b) in lora.matrices.items():
         match = _MODULE.fullmatch(module)
         inner = module.split(".", 3)[-1]

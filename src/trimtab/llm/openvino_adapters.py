@@ -28,7 +28,7 @@ from trimtab.domain.errors import InvalidInput
 from .lora import Lora, read_adapter
 from .openvino_folder import CARD, ModelCard, read_card, write_card
 from .openvino_slots import insert
-from .openvino_weights import MODEL, alone, written
+from .openvino_weights import MODEL, alone, save, written
 from .shelf import sha256_of
 
 MOST = 64
@@ -91,7 +91,7 @@ def _write(folder: Path, part: Path, card: ModelCard, loras: Sequence[Lora]) -> 
 
     model = ov.Core().read_model(folder / MODEL)
     insert(model, loras, card.shape)
-    ov.save_model(model, part / MODEL, compress_to_fp16=False)
+    save(model, part)
     for file in folder.iterdir():
         if file.is_file() and file.name not in (MODEL, Path(MODEL).with_suffix(".bin").name, CARD):
             _link(file, part / file.name)

@@ -7,6 +7,7 @@ source's hash, the precision and the converter's version, written in a temporary
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from trimtab.domain.errors import ModelFileError, Unavailable
 from trimtab.domain.ownership import FolderLock
@@ -106,20 +108,33 @@ def written(target: Path, source: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def save(model: Any, folder: Path) -> None:
+    """Write `openvino_model.xml/bin` and read their outline again.
+
+    Raises:
+        OSError: they could not be written whole; the native writer does not say why.
+    """
+    import openvino as ov
+
+    try:
+        ov.save_model(model, folder / MODEL, compress_to_fp16=False)
+        ov.Core().read_model(folder / MODEL)
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, f"no space left? {_last_line(error)}") from error
+
+
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["unknown"])[-1][:300]
 
 
 def _write(source: Path, sha256: str, part: Path, precision: Precision, report: OnProgress) -> None:
-    import openvino as ov
-
     tensors = open_tensors(source)
     header = header_of(source)
     _check_vocabulary(header, tensors.architecture)
     steps = tensors.architecture.layers + 2
     report(Progress("OpenVINO model", 0, steps))
     model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)))
-    ov.save_model(model, part / MODEL, compress_to_fp16=False)
+    save(model, part)
     report(Progress("OpenVINO model", steps - 1, steps))
     if source.is_dir():
         shutil.copyfile(source / TOKENIZER, part / TOKENIZER)

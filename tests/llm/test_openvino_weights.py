@@ -1,0 +1,209 @@
+"""A model made over for OpenVINO says what it said before; whatever is no model is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+import tiny_decoder
+from paged import EXACT, Paged
+from trimtab.domain.errors import ModelFileError
+from trimtab.llm.openvino_folder import read_card
+from trimtab.llm.openvino_weights import prepare_openvino
+from trimtab.llm.shelf import Progress
+from trimtab.llm.unpacked import safetensors_folder
+
+IDS = [[random.Random(seed).randrange(3, 290) for _ in range(70)] for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_decoder.decoder(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"rope_parameters": tiny_decoder.LLAMA3}),
+        ("llama", {"attention_bias": True}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
+    ids=["llama", "llama3-rope", "llama-biases", "qwen2", "qwen3"],
+)
+def test_a_converted_model_says_what_transformers_says(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = tiny_decoder.decoder(tmp_path / "model", kind, **changes)
+    expected = tiny_decoder.logp(folder, IDS)
+    paged = Paged(prepare_openvino(folder, tmp_path / "cache", precision="f16"), EXACT)
+    for steps in (0, 5):
+        for found, right in zip(paged.logp(IDS, steps), expected, strict=True):
+            assert np.abs(found - right).max() < 0.05
+            assert np.abs(found - right).mean() < 0.005
+
+
+def test_each_precision_is_as_near_as_its_bits_allow(tiny: Path, tmp_path: Path) -> None:
+    expected = tiny_decoder.logp(tiny, IDS)
+    away = {}
+    for precision in ("f16", "int8", "int4"):
+        found = Paged(prepare_openvino(tiny, tmp_path, precision=precision), EXACT).logp(IDS)
+        away[precision] = float(np.mean([np.abs(f - e).mean() for f, e in zip(found, expected, strict=True)]))
+    assert away["f16"] < away["int8"] / 3 < away["int4"] / 9
+    assert away["int8"] < 0.1
+
+
+def test_a_model_is_converted_once_and_then_found(tiny: Path, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    first = prepare_openvino(tiny, tmp_path, on_progress=steps.append)
+    assert [s.done for s in steps] == [0, 1, 2, 3, 4]
+    assert steps[-1].total == 4
+    steps.clear()
+    assert prepare_openvino(tiny, tmp_path, on_progress=steps.append) == first
+    assert steps == []
+    assert [f.name for f in tmp_path.iterdir() if not f.name.startswith(".")] == [first.name]
+    assert prepare_openvino(tiny, tmp_path, precision="f16") != first
+
+
+def test_two_who_need_it_at_once_convert_it_once(tiny: Path, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(prepare_openvino, tiny, tmp_path, on_progress=steps.append) for _ in range(4)]
+        assert len({a.result() for a in asked}) == 1
+    assert [s.done for s in steps] == [0, 1, 2, 3, 4]
+
+
+def test_the_card_says_how_the_model_is_asked(tiny: Path, tmp_path: Path) -> None:
+    card = read_card(prepare_openvino(tiny, tmp_path))
+    assert card.chat_template == tiny_decoder.TEMPLATE
+    assert card.end_ids == (1, 2)
+    assert card.bos_id == 0
+    assert card.context_length == 512
+    assert card.special_tokens == ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    assert card.vocabulary == card.shape.vocabulary == 300
+
+
+def test_special_tokens_in_a_text_can_be_read_as_text(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(prepare_openvino(tiny, tmp_path) / "tokenizer.json"))
+    text = "the <|im_end|> of it"
+    assert 1 in tokenizer.encode(text).ids
+    tokenizer.encode_special_tokens = True
+    ids = tokenizer.encode(text).ids
+    assert not {0, 1, 2} & set(ids)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+def tiny_gguf(file: Path, architecture: str = "llama", tokenizer: str = "gpt2") -> Path:
+    """A whole GGUF model of one layer."""
+    rng = np.random.default_rng(3)
+    writer = gguf.GGUFWriter(file, architecture)
+    writer.add_block_count(1)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_context_length(128)
+    writer.add_tokenizer_model(tokenizer)
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(["<|x|>", "a", "b", "ab"])
+    writer.add_token_types([3, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    shapes = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64),
+              "ffn_gate": (96, 64), "ffn_up": (96, 64), "ffn_down": (64, 96)}  # fmt: skip
+    for name, shape in shapes.items():
+        writer.add_tensor(f"blk.0.{name}.weight", rng.normal(size=shape).astype(np.float32))
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(64, np.float32))
+    writer.add_tensor("token_embd.weight", rng.normal(size=(4, 64)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def test_an_unknown_architecture_or_vocabulary_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"'mamba' model.*llama, qwen2, qwen3.*llamacpp engine"):
+        prepare_openvino(tiny_gguf(tmp_path / "a.gguf", "mamba"), tmp_path / "cache")
+    with pytest.raises(ModelFileError, match="vocabulary"):
+        prepare_openvino(tiny_gguf(tmp_path / "b.gguf", tokenizer="llama"), tmp_path / "cache")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        prepare_openvino(tmp_path / "none.gguf", tmp_path / "cache")
+
+
+def test_damaged_files_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
+    whole = tiny_gguf(tmp_path / "whole.gguf").read_bytes()
+    cache = tmp_path / "cache"
+    assert prepare_openvino(tmp_path / "whole.gguf", cache).is_dir()
+    draw, refused = random.Random(7), 0
+    head = whole.index(b"output_norm") + 200
+    for i in range(60):
+        bad = bytearray(whole[: draw.randrange(8, len(whole))] if i % 3 == 0 else whole)
+        for _ in range(4):
+            bad[draw.randrange(min(head, len(bad)))] = draw.randrange(256)
+        file = tmp_path / f"bad{i}.gguf"
+        file.write_bytes(bad)
+        try:
+            prepare_openvino(file, cache)
+        except ModelFileError:
+            refused += 1
+    assert refused > 40
+    left = [f for f in cache.iterdir() if f.is_dir() and not f.name.endswith(".lock")]
+    assert all((f / "model.json").is_file() for f in left)
+    assert len(left) == 1 + 60 - refused
+
+
+def test_a_full_disk_is_said_and_nothing_half_written_stays(tiny: Path, tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from trimtab.domain.errors import ModelFileError\n"
+        "from trimtab.llm.openvino_weights import prepare_openvino\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try: prepare_openvino(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "except ModelFileError as error: print(error.message)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tiny), str(tmp_path / "c")], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"}, check=True,
+    )  # fmt: skip
+    assert "cannot be written" in done.stdout
+    assert "space" in done.stdout
+    assert [f for f in (tmp_path / "c").iterdir() if not f.name.endswith(".lock")] == []
+
+
+@pytest.mark.model
+def test_the_default_model_keeps_its_perplexity_within_one_percent(chat_model_path: Path, tmp_path: Path) -> None:
+    folder = prepare_openvino(chat_model_path, tmp_path / "cache")
+    unpacked = safetensors_folder(chat_model_path, tmp_path / "unpacked")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [tokenizer.encode(text).ids for text in prose(8_000)]
+    expected, found = tiny_decoder.logp(unpacked, ids), Paged(folder).logp(ids)
+    assert abs(perplexity(found, ids) / perplexity(expected, ids) - 1) < 0.01
+    shutil.rmtree(unpacked)
+
+
+def prose(characters: int) -> list[str]:
+    """Paragraphs of our own documentation, whole ones, about so many characters together."""
+    found: list[str] = []
+    for page in sorted((Path(__file__).parents[2] / "docs").glob("*.md")):
+        for paragraph in page.read_text("utf-8").split("\n\n"):
+            if sum(map(len, found)) < characters and len(paragraph) > 200 and paragraph[0].isalpha():
+                found.append(paragraph)
+    return found
+
+
+def perplexity(rows: list[np.ndarray], ids: list[list[int]]) -> float:
+    nats = [-row[np.arange(7, len(i) - 1), i[8:]] for row, i in zip(rows, ids, strict=True)]
+    return float(np.exp(np.concatenate(nats).mean()))
