@@ -513,7 +513,8 @@ def _gradients(
             moved = _total(kl_estimate(batch.logprobs, logprobs), mask)
             # The actions are pi_old's: weighted by the ratio they stand for the policy now.
             kl = kl_of(logprobs, batch, weights * ratio) * len(batch)
-            sums += torch.tensor([float(x) for x in (policy, value, entropy, moved, clipped, kl)], dtype=torch.float64)
+            sums[:5] += torch.stack([policy, value, entropy, moved, clipped]).double()
+            sums[5] += kl
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm or math.inf)
     policy_loss, value_loss, surprise, approx_kl, share = (sums[:5] / tokens).tolist()

@@ -43,7 +43,7 @@ class SideChoice(StrEnum):
 
 @app.command()
 def tictactoe(
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same player.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Chance; another seed is another player.")] = 0,
     games: Annotated[
         int | None, typer.Option(min=1, max=100_000_000, help="At most; it ends when the exam is passed.")
     ] = None,

@@ -96,7 +96,9 @@ class Step:
 
 
 def train(config: TrainingConfig = TrainingConfig()) -> Iterator[Step]:
-    """Train a player; yields the learning curve, the last step with `done`. The same config gives the same player."""
+    """Train a player; yields the learning curve, the last step with `done`. The same config gives the same
+    player on the same machine with as many threads: sums of floats depend on their order.
+    """
     rng, shuffles = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     player = Player(config.hidden, torch.Generator().manual_seed(config.seed))
     optimizer = torch.optim.Adam(player.parameters(), eps=1e-5)
