@@ -1,70 +1,168 @@
-"""How far people agree beyond chance: Cohen's kappa for two, Krippendorff's alpha for any number and with gaps.
+"""How far a judge agrees with people, principle by principle, and which form of judging to use for each.
 
-Both are 1 for perfect agreement, 0 for what chance gives, below 0 for less. Values are names; all differences between
-them weigh the same (nominal data).
-
-- kappa = (p_o - p_e) / (1 - p_e): Cohen 1960, "A coefficient of agreement for nominal scales".
-- alpha = 1 - D_o / D_e over the coincidence matrix: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
+A judge that is a coin is worse than none: it teaches noise with confidence. So each form is measured on pairs that
+people judged, the best one is chosen on one half of the prompts, and it is used only if on the other half the 95 %
+interval of its agreement lies above chance. Choosing and confirming on the same pairs would let the luckiest of five
+coins through.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+
+from trimtab.domain.judgement import Judgement, Kind, Said, Source
+
+from .constitution import AUTO, Principle
+from .judge import Judge, Two
+from .statistics import Interval, bootstrap
+
+ANY = "any"
+"""In a principle's `evidence`: preferences that name no fault, as people give them in a chat."""
+CHANCE = 0.5
 
 
 @dataclass(frozen=True)
 class Agreement:
-    raters: int
-    items: int
-    """Judged by two or more."""
-    percent: float | None
-    """Of all pairs of judgements of one thing, how many are the same: 0 to 1."""
-    coefficient: float | None
-    """None when nothing was judged twice, or everybody always said the same one thing."""
-    name: str
-    """``kappa`` or ``alpha``."""
+    """What was found for one principle."""
+
+    principle: str
+    form: str
+    """The form to judge by; ``""`` when none is usable."""
+    usable: bool
+    confirmed: Interval
+    """Of the chosen form, on the half of the prompts that did not choose it; a tie counts as half."""
+    by_form: Mapping[str, Interval]
+    """Every form that was measured, on all pairs."""
+    pairs: int
+    why: str
+    """For a person: why it is used, or why not."""
 
 
-def agreement(items: Iterable[Mapping[str, Hashable]]) -> Agreement:
-    """Of things judged: each is what each rater said of it."""
-    shared = [dict(said) for said in items if len(said) > 1]
-    raters = sorted({rater for said in shared for rater in said})
-    same, pairs = 0, 0
-    for said in shared:
-        counts = Counter(said.values())
-        same += sum(n * (n - 1) for n in counts.values())
-        pairs += len(said) * (len(said) - 1)
-    percent = same / pairs if pairs else None
-    if len(raters) == 2:
-        one, other = ([said[rater] for said in shared] for rater in raters)
-        return Agreement(2, len(shared), percent, cohen_kappa(one, other), "kappa")
-    return Agreement(len(raters), len(shared), percent, krippendorff_alpha(s.values() for s in shared), "alpha")
+def choose_forms(
+    principles: Iterable[Principle],
+    people: Sequence[Judgement],
+    judge: Judge,
+    *,
+    most: int = 60,
+    least: int = 10,
+) -> list[Agreement]:
+    """Measure the judge against people and choose a form for each principle.
+
+    Args:
+        people: judgements by people; those of a constitution are left out, a judge may not confirm itself.
+        most: pairs measured for each principle, spread over prompts; more is slower and surer.
+        least: prompts needed in each half. Below that a principle is not used.
+    """
+    human = [row for row in people if row.source is not Source.CONSTITUTION]
+    return [_agreement(principle, pairs_for(principle, human, most), judge, least) for principle in principles]
 
 
-def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
-    """Of two raters who judged the same things in the same order; None when chance explains everything."""
-    if len(one) != len(other):
-        raise ValueError("both raters have to judge the same things")
-    total = len(one)
-    if not total:
-        return None
-    observed = sum(a == b for a, b in zip(one, other, strict=True)) / total
-    first, second = Counter(one), Counter(other)
-    chance = sum(first[value] * second[value] for value in first) / total**2
-    return None if chance == 1 else (observed - chance) / (1 - chance)
+def pairs_for(principle: Principle, people: Iterable[Judgement], most: int) -> list[Two]:
+    """Pairs that people judged on this principle, the better answer first.
+
+    A preference counts if the fault it names, or its principle, is in the principle's `evidence`; a 1 and a 0 of one
+    label on one prompt make a pair as well. At most `most`, taken round by round so that no prompt fills the list.
+    """
+    found: dict[Two, None] = {}
+    labels: dict[tuple[tuple[Said, ...], str], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for row in people:
+        if row.kind is Kind.PREFERENCE and _on(principle, row):
+            found[Two(row.prompt, row.completion, row.rejected)] = None
+        elif row.kind is Kind.LABEL and row.value is not None and row.label in principle.evidence:
+            labels[row.prompt, row.label][row.value].append(row.completion)
+    for (prompt, _), (bad, good) in labels.items():
+        found.update({Two(prompt, better, worse): None for better, worse in zip(good, bad, strict=False)})
+    by_prompt: dict[tuple[Said, ...], list[Two]] = defaultdict(list)
+    for two in found:
+        by_prompt[two.prompt].append(two)
+    ordered = sorted(by_prompt.values(), key=lambda twos: _place(twos[0].prompt))
+    rounds = [twos[i] for i in range(max(map(len, ordered), default=0)) for twos in ordered if i < len(twos)]
+    return rounds[:most]
 
 
-def krippendorff_alpha(units: Iterable[Iterable[Hashable]]) -> float | None:
-    """Of things, each with the values it was given by whichever raters judged it; None when there is no variation."""
-    pairable = [Counter(values) for values in map(list, units) if len(values) > 1]
-    totals: Counter[Hashable] = Counter()
-    differing = 0.0
-    for counts in pairable:
-        said = sum(counts.values())
-        totals.update(counts)
-        differing += sum(n * (said - n) for n in counts.values()) / (said - 1)
-    everything = sum(totals.values())
-    expected = sum(n * (everything - n) for n in totals.values())
-    return None if not expected else 1 - (everything - 1) * differing / expected
+def report(found: Sequence[Agreement]) -> str:
+    """The findings as a Markdown table."""
+    forms = list(dict.fromkeys(form for one in found for form in one.by_form))
+    lines = [
+        f"| principle | pairs | {' | '.join(forms)} | used | confirmed |",
+        "|" + "---|" * (len(forms) + 4),
+    ]
+    for one in found:
+        cells = " | ".join(f"{one.by_form[form].mean:.2f}" if form in one.by_form else "-" for form in forms)
+        sure = f"{one.confirmed.mean:.2f} [{one.confirmed.low:.2f}, {one.confirmed.high:.2f}]"
+        lines.append(
+            f"| {one.principle} | {one.pairs} | {cells} | {one.form or 'not used'} | "
+            f"{sure if one.confirmed.n > 1 else '-'} |"
+        )
+    return "\n".join(lines)
+
+
+def _on(principle: Principle, row: Judgement) -> bool:
+    fault = row.about.get("contrast", "")
+    if row.about.get("principle") == principle.id:
+        return True
+    return fault in principle.evidence if fault else ANY in principle.evidence
+
+
+def _agreement(principle: Principle, pairs: Sequence[Two], judge: Judge, least: int) -> Agreement:
+    forms = judge.forms if principle.judge == AUTO else tuple(f for f in judge.forms if f == principle.judge)
+    if not forms:
+        why = (
+            f"It asks for the form {principle.judge!r}, for which there is no model. Give one, or write `judge: auto`."
+        )
+        return _unused(principle, pairs, {}, why)
+    choosing = {two.prompt for two in pairs if _place(two.prompt)[0] % 2}
+    confirming = {two.prompt for two in pairs} - choosing
+    if min(len(choosing), len(confirming)) < least:
+        why = (
+            f"People judged {len(choosing) + len(confirming)} prompts on it; {2 * least} or more are needed "
+            f"({least} to choose a form and {least} to confirm it). Label more, or name more in its `evidence`."
+        )
+        return _unused(principle, pairs, {}, why)
+    hits = {form: _hits(judge.margins(principle, form, pairs)) for form in forms}
+    by_form = {form: _interval(pairs, values, choosing | confirming) for form, values in hits.items()}
+    best = max(forms, key=lambda form: _interval(pairs, hits[form], choosing).mean)
+    confirmed = _interval(pairs, hits[best], confirming)
+    if confirmed.low <= CHANCE:
+        flaw = "worse than chance" if confirmed.high < CHANCE else "no better than chance"
+        why = (
+            f"The best form, {best}, agrees with people in {confirmed.mean:.0%} of pairs: {flaw} as far as can be told."
+        )
+        return _unused(principle, pairs, by_form, why, confirmed)
+    why = f"{best} agrees with people in {confirmed.mean:.0%} of pairs it was not chosen on."
+    return Agreement(principle.id, best, True, confirmed, by_form, len(pairs), why)
+
+
+def _unused(
+    principle: Principle,
+    pairs: Sequence[Two],
+    by_form: Mapping[str, Interval],
+    why: str,
+    confirmed: Interval | None = None,
+) -> Agreement:
+    return Agreement(principle.id, "", False, confirmed or bootstrap([]), by_form, len(pairs), why)
+
+
+def _hits(margins: Sequence[float]) -> list[float]:
+    """The better answer came first: a positive margin is agreement."""
+    return [1.0 if margin > 0 else CHANCE if margin == 0 else 0.0 for margin in margins]
+
+
+def _interval(pairs: Sequence[Two], hits: Sequence[float], prompts: Iterable[tuple[Said, ...]]) -> Interval:
+    by_prompt: dict[tuple[Said, ...], list[float]] = {prompt: [] for prompt in prompts}
+    for two, hit in zip(pairs, hits, strict=True):
+        if two.prompt in by_prompt:
+            by_prompt[two.prompt].append(hit)
+    return bootstrap(
+        [fmean(values) for _, values in sorted(by_prompt.items(), key=lambda item: _place(item[0])) if values]
+    )
+
+
+def _place(prompt: Sequence[Said]) -> bytes:
+    """Where a prompt stands in an order that depends on nothing but its text."""
+    text = "\0".join(f"{said.role}\0{said.content}" for said in prompt)
+    return hashlib.sha256(text.encode()).digest()
