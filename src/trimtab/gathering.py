@@ -6,7 +6,7 @@ The only place that knows both the store and the alignment's data.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from trimtab.align.blame import Happened, Verdict, blame, of_reason
 from trimtab.align.curation import Curated, Decision, Rules, curate
 from trimtab.align.splits import Shares
 from trimtab.domain import events as ev
+from trimtab.domain.errors import ModelFileError, NotFound
 from trimtab.domain.judgement import Blame, Judgement, Kind, Source
 from trimtab.domain.model import Profile, TokenCounter
 from trimtab.orchestrator.answer import NOT_FOUND
-from trimtab.store import judgements
+from trimtab.store import judgements, versions
 from trimtab.store.database import Database
 from trimtab.store.judgements import Answer, Record
 from trimtab.store.schema import users
@@ -47,6 +48,26 @@ class Reading:
 
     profile: Profile = field(default_factory=lambda: Profile(name="default"))
     count: TokenCounter = roughly
+
+
+def reading_of(settings: Settings) -> Reading:
+    """How the model of these settings is asked, without starting it. Where its file is not on this machine, as a small
+    local model is."""
+    from trimtab.llm.catalogue import DEFAULT_CHAT
+    from trimtab.llm.profile import profile_for
+    from trimtab.llm.shelf import resolve_model
+    from trimtab.llm.tokens import counter_for
+
+    name = DEFAULT_CHAT if settings.model == "default" else settings.model
+    try:
+        if settings.base_url or (":" in name and "/" not in name and not name.endswith(".gguf")):
+            found, count = profile_for(name, slot_context=settings.context), counter_for(None)
+        else:
+            file = resolve_model(name, settings.models_dir)
+            found, count = profile_for(file, slot_context=settings.context), counter_for(file)
+    except ModelFileError:
+        found, count = Profile(name=name, context_tokens=settings.context), counter_for(None)
+    return Reading(replace(found, sampling=replace(found.sampling, max_tokens=settings.max_tokens)), count)
 
 
 def judgements_of(records: Iterator[Record] | list[Record], how: Reading = Reading()) -> list[Judgement]:
@@ -120,6 +141,8 @@ def _about(record: Record) -> dict[str, str]:
     about = {"feedback": row["id"], "message": row["message_id"], "thread": message["thread_id"]}
     if row["other_id"]:
         about["other"] = row["other_id"]
+    if row["kind"] == "edit":
+        about["edit"] = "yes"
     if row["reason"]:
         about["reason"] = row["reason"]
     if origin := record.answer.origin:
@@ -215,6 +238,44 @@ def make_dataset(
     """
     kept = curated(database, rules, how)
     return dataset.write(kept.rows, home, shares=shares, about=kept.card())
+
+
+# ---------------------------------------------------------------------- forgetting
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What went when a person's data was deleted, and what it had shaped."""
+
+    feedback: int
+    datasets: list[str]
+    versions: list[dict[str, Any]]
+    """Each ``{"id", "name", "status", "rows"}``: versions to train again without it."""
+
+
+def forget_person(database: Database, datasets: Path, name: str) -> Forgotten:
+    """Delete the feedback that a person gave, what others said about the person's conversations, and the datasets that
+    any of it is in. Versions stay, and are named.
+
+    Raises:
+        NotFound: nobody is called that.
+    """
+    gone, shaped = database.write_sync(_forget, name)
+    return Forgotten(len(gone), dataset.remove_with(datasets, gone), shaped)
+
+
+def _forget(connection: Connection, name: str) -> tuple[list[str], list[dict[str, Any]]]:
+    owner = connection.execute(select(users.c.id).where(users.c.name == name)).scalar()
+    if owner is None:
+        raise NotFound(f"Nobody is called {name!r}. `trimtab config keys` shows who has a key.")
+    gone = judgements.forget(connection, owner)
+    shaped = {row["id"]: row for row in versions.shaped_by_person(connection, owner)}
+    for feedback_id in gone:
+        for version_id in versions.shaped_by_feedback(connection, feedback_id):
+            if version_id not in shaped:
+                found = versions.get(connection, version_id)
+                shaped[version_id] = {**{key: found[key] for key in ("id", "name", "status")}, "rows": 0}
+    return gone, list(shaped.values())
 
 
 def datasets_dir(settings: Settings) -> Path:

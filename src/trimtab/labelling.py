@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from trimtab.align.agreement import Agreement, agreement
+from trimtab.align.raters import Agreement, agreement
 from trimtab.align.queue import Candidate, Uncertainty, ordered
 from trimtab.store import judgements, labelling
 from trimtab.store.judgements import Answer

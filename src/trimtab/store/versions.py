@@ -227,7 +227,7 @@ def _remember_rows(connection: Connection, version_id: str, ids: Iterable[str]) 
     for start in range(0, len(wanted), 500):
         owners = connection.execute(
             select(feedback.c.id, feedback.c.owner_id).where(feedback.c.id.in_(wanted[start : start + 500]))
-        ).tuples()
+        )
         rows = [{"version_id": version_id, "feedback_id": row_id, "owner_id": owner} for row_id, owner in owners]
         if rows:
             connection.execute(version_rows.insert(), rows)

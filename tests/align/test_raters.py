@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.align.agreement import agreement, cohen_kappa, krippendorff_alpha
+from trimtab.align.raters import agreement, cohen_kappa, krippendorff_alpha
 
 
 def table(both_yes: int, only_first: int, only_second: int, both_no: int) -> tuple[list[int], list[int]]:
