@@ -273,9 +273,9 @@ async def measure(models: Path, split: str, every: int, wanted: Sequence[str], v
     from trimtab.llm import catalogue, shelf
     from trimtab.llm.llamacpp import LlamaCppEngine
     from trimtab.llm.openai_chat import OpenAIChat
-    from trimtab.retrieval.embedding import OnnxEmbeddings
+    from trimtab.retrieval.embedding import MiniLmEmbeddings
 
-    embedder = OnnxEmbeddings(shelf.path(catalogue.entry(catalogue.DEFAULT_EMBEDDING), models), models / "prepared")
+    embedder = MiniLmEmbeddings(shelf.path(catalogue.entry(catalogue.DEFAULT_EMBEDDING), models))
     engine = LlamaCppEngine(shelf.resolve_model(catalogue.DEFAULT_CHAT, models))
     await engine.start()
     scores: dict[str, Score] = {}

@@ -43,7 +43,7 @@ from trimtab.store.once import forget_old, once
 
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
-    from trimtab.retrieval.embedding import OnnxEmbeddings
+    from trimtab.retrieval.embedding import MiniLmEmbeddings
     from trimtab.retrieval.library import Library
 
 _log = logging.getLogger(__name__)
@@ -517,22 +517,22 @@ def serving_options(settings: Settings) -> Any:
     )
 
 
-def open_embedder(settings: Settings) -> OnnxEmbeddings:
+def open_embedder(settings: Settings) -> MiniLmEmbeddings:
     """The default embedding model.
 
     Raises:
         ModelFileError: it is not on this machine; says how to fetch it.
     """
     from trimtab.llm import catalogue, shelf
-    from trimtab.retrieval.embedding import OnnxEmbeddings
+    from trimtab.retrieval.embedding import MiniLmEmbeddings
 
     entry = catalogue.entry(catalogue.DEFAULT_EMBEDDING)
-    return OnnxEmbeddings(shelf.path(entry, settings.models_dir), settings.models_dir / "prepared")
+    return MiniLmEmbeddings(shelf.path(entry, settings.models_dir))
 
 
 def open_library_on(
     settings: Settings, database: Database, progress: Callable[[str, float], None] | None = None
-) -> tuple[Library, OnnxEmbeddings]:
+) -> tuple[Library, MiniLmEmbeddings]:
     """The document library on an open database, and the embedding model it uses.
 
     Raises:

@@ -24,9 +24,9 @@ NOW = dt.datetime(2026, 11, 23, 10, 0)
 
 @pytest.fixture(scope="module")
 def embedder(models_dir: Path) -> Any:
-    from trimtab.retrieval.embedding import OnnxEmbeddings
+    from trimtab.retrieval.embedding import MiniLmEmbeddings
 
-    return OnnxEmbeddings(shelf.path(catalogue.entry(catalogue.DEFAULT_EMBEDDING), models_dir), models_dir / "prepared")
+    return MiniLmEmbeddings(shelf.path(catalogue.entry(catalogue.DEFAULT_EMBEDDING), models_dir))
 
 
 @tool

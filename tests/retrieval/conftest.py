@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from trimtab.retrieval.embedding import OnnxEmbeddings
+from trimtab.retrieval.embedding import MiniLmEmbeddings
 from trimtab.retrieval.library import Library, LibraryOptions
 from trimtab.store.documents import SqlDocumentStore
 from trimtab.store.schema import metadata
@@ -22,8 +22,8 @@ def model_folder(embedding_files: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbeddings]:
-    opened = OnnxEmbeddings(model_folder, tmp_path_factory.mktemp("prepared"))
+def embedder(model_folder: Path) -> Iterator[MiniLmEmbeddings]:
+    opened = MiniLmEmbeddings(model_folder)
     yield opened
     opened.close()
 
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[SqlDocumentStore]:
 
 
 @pytest.fixture
-def open_library(store: SqlDocumentStore, embedder: OnnxEmbeddings, tmp_path: Path) -> Iterator[Open]:
+def open_library(store: SqlDocumentStore, embedder: MiniLmEmbeddings, tmp_path: Path) -> Iterator[Open]:
     """Opens the library of this test; called again after `close`, it is the next start."""
     opened: list[Library] = []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, func, select
 
-from trimtab.retrieval.embedding import OnnxEmbeddings
+from trimtab.retrieval.embedding import MiniLmEmbeddings
 from trimtab.retrieval.library import Library
 from trimtab.store.documents import SqlDocumentStore, chunks, documents
 from trimtab.store.schema import metadata
@@ -23,14 +23,14 @@ WRITER = """
 import sys
 from pathlib import Path
 from sqlalchemy import create_engine
-from trimtab.retrieval.embedding import OnnxEmbeddings
+from trimtab.retrieval.embedding import MiniLmEmbeddings
 from trimtab.retrieval.library import Library
 from trimtab.retrieval.ingest import IngestOptions
 from trimtab.retrieval.library import LibraryOptions
 from trimtab.store.documents import SqlDocumentStore
 
-home, model, prepared = map(Path, sys.argv[1:])
-embedder = OnnxEmbeddings(model, prepared)
+home, model = map(Path, sys.argv[1:])
+embedder = MiniLmEmbeddings(model)
 store = SqlDocumentStore(create_engine(f"sqlite:///{home / 'trimtab.db'}"))
 library = Library(store, embedder, home / "index", LibraryOptions(ingest=IngestOptions(batch_chunks=6)))
 print("open", flush=True)
@@ -47,16 +47,15 @@ def rewrite(folder: Path, turn: int) -> None:
 
 
 def test_a_killed_ingest_leaves_whole_documents_and_the_next_start_mends_the_indexes(
-    tmp_path: Path, model_folder: Path, embedder: OnnxEmbeddings, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, model_folder: Path, embedder: MiniLmEmbeddings
 ) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'trimtab.db'}")
     metadata.create_all(engine)
     engine.dispose()
-    prepared = tmp_path_factory.getbasetemp() / "prepared0"
     chance = random.Random(7)
     for turn in range(6):
         rewrite(tmp_path / "docs", turn)
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(model_folder), str(prepared)]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(model_folder)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"

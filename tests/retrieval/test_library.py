@@ -40,7 +40,7 @@ def test_a_question_finds_the_passage_with_its_place_and_the_best_sentence(libra
     folder = write(tmp_path / "docs", river_md=RIVER, bread_md=BREAD)
     assert statuses(library, folder) == {"bread.md": "added", "river.md": "added"}
 
-    best, *_ = library.search("How long is the river Vell?", "ann")
+    best, *_ = library.search("How many kilometres long is the Vell?", "ann")
 
     assert (best.name, best.heading) == ("river.md", ("The Vell", "Length"))
     assert best.score > 0.5
@@ -48,7 +48,7 @@ def test_a_question_finds_the_passage_with_its_place_and_the_best_sentence(libra
     text = library.text_of("ann", best.document_id)
     assert text[best.span.start : best.span.end] == best.text
 
-    quote, *_ = library.best_sentences("How long is the river Vell?", [best], 2)
+    quote, *_ = library.best_sentences("How many kilometres long is the Vell?", [best], 2)
     assert quote.sentence == "The Vell is 212 kilometres long."
     assert text[quote.span.start : quote.span.end] == quote.sentence
 

@@ -34,7 +34,7 @@ class DocumentStore(Protocol):
 
 
 class Encoder(Protocol):
-    """Texts to unit vectors, and the tokenizer that says how long a text is. `OnnxEmbeddings` is one."""
+    """Texts to unit vectors, and the tokenizer that says how long a text is. `MiniLmEmbeddings` is one."""
 
     @property
     def fingerprint(self) -> str:
