@@ -24,6 +24,8 @@ class Capabilities:
 
     adapters: bool = False
     """LoRA adapters chosen per request."""
+    adapter_scales: bool = False
+    """A request may weaken or strengthen its adapters and mix several; else it has one, as it was trained, or none."""
     hot_adapters: bool = False
     """`add_adapter` works while it serves."""
     json_schema: bool = False

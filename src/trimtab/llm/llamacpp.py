@@ -27,6 +27,7 @@ class LlamaCppEngine(SupervisedEngine):
     kind: ClassVar[str] = "llamacpp"
     capabilities = Capabilities(
         adapters=True,
+        adapter_scales=True,
         json_schema=True,
         grammar=True,
         logprobs=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +40,8 @@ class OpenVinoEngine(SupervisedEngine):
 
     kind: ClassVar[str] = "openvino"
     capabilities = Capabilities(
+        adapters=True,
+        hot_adapters=True,
         json_schema=True,
         grammar=True,
         logprobs=True,
@@ -102,7 +105,14 @@ class OpenVinoEngine(SupervisedEngine):
             "cache_mib": options.cache_mib,
             "queue": options.queue,
             "end_ids": list(self.card.end_ids),
+            "adapters": [str(path) for path in self._adapters],
         }
+
+    def adapters_body(self, active: Mapping[int, float]) -> dict[str, Any]:
+        chosen = {i: scale for i, scale in active.items() if scale}
+        if len(chosen) > 1 or not set(chosen.values()) <= {1.0}:
+            raise InvalidInput("The openvino engine applies one adapter to a request, as it was trained (scale 1).")
+        return super().adapters_body(active)
 
     async def add_adapter(self, path: Path) -> int:
         body = {"path": await asyncio.to_thread(os.path.abspath, path)}
@@ -119,5 +129,5 @@ class OpenVinoEngine(SupervisedEngine):
             raise InvalidInput(f"The engine refuses the adapter {path}: {answer.json()['error']['message']}")
         if answer.status_code != 200:
             raise EngineError(f"The engine did not read {path.name} ({answer.status_code}). Try again.")
-        number: int = answer.json()["id"]
-        return number
+        self._adapters = (*self._adapters, path)  # a restarted child reads it again
+        return len(self._adapters) - 1

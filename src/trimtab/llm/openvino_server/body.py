@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,8 +39,7 @@ class Wanted:
     logprobs: bool
     grammar: str = ""
     """In the compiler's notation, right by construction."""
-    adapters: list[list[float]] = field(default_factory=list)
-    """Pairs of adapter id and scale."""
+    adapter: int | None = None
     seed: int = 0
 
 
@@ -79,7 +78,7 @@ def wanted(body: dict[str, Any], *, chat: bool) -> Wanted:
         usage_in_stream=isinstance(options, dict) and options.get("include_usage") is True,
         logprobs=_logprobs(found, chat),
         grammar=_grammar(found),
-        adapters=_adapters(found.raw("lora", [])),
+        adapter=_adapter(found.raw("lora", [])),
         seed=found.whole("seed", secrets.randbits(31), -1, (1 << 64) - 1) % (1 << 31),
     )
     found.nothing_left()
@@ -225,7 +224,8 @@ def _as_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _adapters(value: Any) -> list[list[float]]:
+def _adapter(value: Any) -> int | None:
+    """The id of the adapter that a request wants."""
     entries = value if isinstance(value, list) and len(value) <= 64 else [None]
     pairs = []
     for entry in entries:
@@ -237,4 +237,7 @@ def _adapters(value: Any) -> list[list[float]]:
         pairs.append([float(number), float(scale)])
     if len({number for number, _ in pairs}) < len(pairs):
         raise Refusal(400, "`lora` names an adapter twice")
-    return [p for p in pairs if p[1] != 0.0]
+    active = [p for p in pairs if p[1] != 0.0]
+    if len(active) > 1 or any(scale != 1.0 for _, scale in active):
+        raise Refusal(400, "this engine applies one adapter to a request, with the scale 1")
+    return int(active[0][0]) if active else None

@@ -43,7 +43,7 @@ _ENDS = ("", "stop", "length", "tool_calls")
 class Desk:
     """Hands requests to the worker and its tokens to whoever waits for them."""
 
-    def __init__(self, link: FrontLink, metrics: Metrics, *, slots: int, queue: int) -> None:
+    def __init__(self, link: FrontLink, metrics: Metrics, *, slots: int, queue: int, adapters: int) -> None:
         self.metrics = metrics
         self._link = link
         self._most = slots + queue
@@ -52,6 +52,8 @@ class Desk:
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
         self.draining = False
+        self.adapters = adapters
+        """How many adapters the pipeline has; their ids begin at 0."""
 
     @property
     def active(self) -> int:
@@ -66,13 +68,13 @@ class Desk:
         if len(self._answers) + count > self._most:
             raise busy(max(0, len(self._answers) - self._slots))
 
-    def ask(self, ids: list[int], settings: dict[str, Any], grammar: str, adapters: list[list[float]]) -> Answer:
+    def ask(self, ids: list[int], settings: dict[str, Any], grammar: str) -> Answer:
         self._number += 1
         answer = Answer(self._number, len(ids))
         self._answers[answer.id] = answer
         self.metrics.requests += 1
-        more = {"settings": settings, "grammar": grammar, "adapters": adapters}
-        self._link.send({"op": "add", "id": answer.id, "ids": ids, **more})
+        message = {"op": "add", "id": answer.id, "ids": ids, "settings": settings, "grammar": grammar}
+        self._link.send(message)
         return answer
 
     def leave(self, answer: Answer) -> None:
@@ -106,6 +108,7 @@ class Desk:
                 message = await self._link.receive()
                 for event in message.get("events", ()):
                     self._deliver(event)
+                self.adapters = message.get("adapters", self.adapters)
                 if (reply := self._replies.get(message.get("reply", 0))) and not reply.done():
                     reply.set_result(message)
                 if message.get("drain"):

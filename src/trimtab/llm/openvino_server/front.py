@@ -47,9 +47,8 @@ class Front:
         self._desk = desk
         self._card = card
         self._prompter = prompter
-        self._making = Making(
-            config, desk, prompter, Vocabulary(prompter.tokenizer, prompter.special_ids, card.end_ids)
-        )
+        vocabulary = Vocabulary(prompter.tokenizer, prompter.special_ids, card.end_ids)
+        self._making = Making(config, desk, prompter, vocabulary, card.vocabulary)
         self._key = hashlib.sha256(config["key"].encode()).digest()
         self._routes: dict[tuple[str, str], Callable[[Request, Send], Awaitable[Response | None]]] = {
             ("POST", "/v1/chat/completions"): self._completions,
@@ -129,7 +128,7 @@ class Front:
             raise Refusal(503, "the adapter was not read in time", "unavailable_error", retry_after=5) from None
         if reply.get("error"):
             raise Refusal(400, reply["error"])
-        return _json({"id": reply["adapter"]})
+        return _json({"id": reply["adapters"] - 1})
 
     async def _completions(self, request: Request, send: Send) -> Response | None:
         chat = request.scope["path"] == "/v1/chat/completions"
@@ -209,7 +208,8 @@ async def serve(config: dict[str, Any], connection: socket.socket) -> None:
     link = await FrontLink.connect(connection)
     if not (await link.receive()).get("ready"):
         return
-    desk = Desk(link, Metrics(), slots=config["slots"], queue=config["queue"])
+    limits = {"slots": config["slots"], "queue": config["queue"], "adapters": len(config["adapters"])}
+    desk = Desk(link, Metrics(), **limits)
     app = Front(config, desk, prompter, card)
     settings = uvicorn.Config(
         app, lifespan="off", access_log=False, log_level="warning", ws="none", server_header=False, date_header=False

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from ..openvino_adapters import tagged
 from .body import Wanted, wanted
 from .desk import Desk, Step
 from .prompt import Prompter
@@ -24,12 +25,15 @@ _SMALL = 20_000
 class Making:
     """Begins answers."""
 
-    def __init__(self, config: dict[str, Any], desk: Desk, prompter: Prompter, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, config: dict[str, Any], desk: Desk, prompter: Prompter, vocabulary: Vocabulary, width: int
+    ) -> None:
         self._context = int(config["slot_context"])
         self._model = str(config["name"])
         self._desk = desk
         self._prompter = prompter
         self._vocabulary = vocabulary
+        self._vocabulary_size = width
         self.most_chars = self._context * _CHARS_A_TOKEN
 
     async def begin(self, body: dict[str, Any], *, chat: bool) -> Request:
@@ -50,9 +54,19 @@ class Making:
         if len(ids) >= self._context:
             raise too_long(len(ids), self._context - 1, "tokens")
         self._desk.room_for(want.count)
+        ids = tagged(ids, self._slot(want), self._vocabulary_size)
         left = self._context - len(ids)
         limit = left if want.max_tokens is None else min(want.max_tokens, left)
         return Request(self._desk, want, ids, Shape(self._model, chat, self._vocabulary), limit)
+
+    def _slot(self, want: Wanted) -> int:
+        if want.adapter is None:
+            return 0
+        if want.adapter >= self._desk.adapters:
+            raise Refusal(400, f"there are {self._desk.adapters} adapters and none with the id {want.adapter}")
+        if want.settings["repetition_penalty"] != 1.0:
+            raise Refusal(400, "this engine has no repetition penalty for requests with an adapter; leave it out")
+        return want.adapter + 1
 
     def _chat(self, body: dict[str, Any]) -> list[int]:
         messages = body.get("messages")
@@ -171,7 +185,7 @@ class Request:
         settings = {**self.want.settings, "max_new_tokens": self.limit, "rng_seed": self.want.seed + index}
         if self.want.logprobs:
             settings["logprobs"] = 1
-        answer = self.desk.ask(self.ids, settings, self.want.grammar, self.want.adapters)
+        answer = self.desk.ask(self.ids, settings, self.want.grammar)
         writer = Writer(self.shape.vocabulary, self.want.stops)
         try:
             while True:

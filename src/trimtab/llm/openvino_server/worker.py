@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import openvino_genai as genai
 
+from ..openvino_adapters import with_adapters
 from .lane import Ask, Lane, LaneOptions
 from .link import WorkerLink
 from .prefix import BLOCK
@@ -62,7 +66,6 @@ class Worker:
     """The pipeline's loop: take what was asked, step, say what came out."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._config = config
         self._folder = Path(config["folder"])
         ours, theirs = socket.socketpair()
         self._front = _start_front(theirs, config)
@@ -74,7 +77,20 @@ class Worker:
             threads=config["threads"],
             cache_blocks=max(8, config["cache_mib"] * (1 << 20) // (BLOCK * token_bytes(self._folder))),
         )
-        self._base = Lane(self._folder, self._options, config["end_ids"])
+        self._end_ids = config["end_ids"]
+        self._adapters = [Path(path) for path in config["adapters"]]
+        self._lane = self._open(self._adapters)
+        self._old: list[Lane] = []
+        """Lanes with fewer adapters, which finish what they have begun."""
+        self._coming: tuple[int, Future[Lane], list[Path]] | None = None
+        self._wishes: deque[dict[str, Any]] = deque()
+        self._builder = ThreadPoolExecutor(1, "adapter")
+
+    def _open(self, adapters: list[Path]) -> Lane:
+        named = {str(i): path for i, path in enumerate(adapters)}
+        lane = Lane(with_adapters(self._folder, named, self._folder.parent), self._options, self._end_ids)
+        lane.warm()
+        return lane
 
     def wait_for_front(self) -> str:
         """The front's address once it serves.
@@ -92,11 +108,17 @@ class Worker:
         raise RuntimeError("the HTTP half of the engine did not start")
 
     def run(self) -> None:
+        """Until the front has gone (EOFError)."""
         while True:
-            for message in self._link.receive(0 if self._base.busy else None):
+            lanes = [lane for lane in (*self._old, self._lane) if lane.busy]
+            idle = 0.02 if self._coming else None  # the pipeline that is being built says nothing when it is ready
+            for message in self._link.receive(0 if lanes else idle):
                 self._take(message)
-            if self._base.busy and (events := self._base.step()):
+            events = [event for lane in (*self._old, self._lane) if lane.busy for event in lane.step()]
+            if events:
                 self._link.send({"events": events})
+            self._retire()
+            self._build()
 
     def _take(self, message: dict[str, Any]) -> None:
         match message["op"]:
@@ -104,17 +126,48 @@ class Worker:
                 settings = message["settings"]
                 if message["grammar"]:
                     settings["structured_output_config"] = genai.StructuredOutputConfig(grammar=message["grammar"])
-                self._base.add(Ask(message["id"], message["ids"], settings, time.monotonic()))
+                self._lane.add(Ask(message["id"], message["ids"], settings, time.monotonic()))
             case "cancel":
-                self._base.cancel(message["id"])
+                for lane in (*self._old, self._lane):
+                    lane.cancel(message["id"])
             case "ping":
                 self._link.send({"reply": message["id"], "stats": self._stats()})
+            case "adapter":
+                self._wishes.append(message)
+
+    def _build(self) -> None:
+        """Bring in the pipelines with more adapters, one at a time, each built beside the one that serves."""
+        if self._coming is None and self._wishes:
+            wish = self._wishes.popleft()
+            adapters = [*self._adapters, Path(wish["path"])]
+            self._coming = wish["id"], self._builder.submit(self._open, adapters), adapters
+        if self._coming is None or not self._coming[1].done():
+            return
+        (number, built, adapters), self._coming = self._coming, None
+        try:
+            lane = built.result()
+        except Exception as error:
+            self._link.send({"reply": number, "error": _last_line(error)})
+            return
+        for ask in self._lane.give_up_waiting():
+            lane.add(ask)
+        self._old.append(self._lane)
+        self._lane, self._adapters = lane, adapters
+        self._link.send({"reply": number, "adapters": len(adapters)})
+
+    def _retire(self) -> None:
+        """Let go of lanes that have nothing left to do, and of what was written for them alone."""
+        for lane in [lane for lane in self._old if not lane.busy]:
+            self._old.remove(lane)
+            if lane.folder != self._folder:
+                shutil.rmtree(lane.folder, ignore_errors=True)
 
     def _stats(self) -> dict[str, float]:
-        metrics = self._base.pipe.get_metrics()
+        metrics = self._lane.pipe.get_metrics()
+        lanes = (*self._old, self._lane)
         return {
-            "waiting": self._base.waiting,
-            "running": self._base.running,
+            "waiting": sum(lane.waiting for lane in lanes),
+            "running": sum(lane.running for lane in lanes),
             "kv_usage": metrics.cache_usage / 100,
             "kv_bytes": metrics.cache_size_in_bytes,
         }
