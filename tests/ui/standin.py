@@ -61,6 +61,13 @@ MAIL = {
 }
 
 
+CHOICES = {
+    "labels": ["helpful", "harmless"],
+    "reasons": [{"words": "Wrong source", "blame": "retrieval"}, {"words": "Too long", "blame": "model"}],
+    "consent": True,
+}
+
+
 class Standin:
     """`client()` talks to it. `asked` lists what it was sent; `refuse` makes the next matching request fail."""
 
@@ -75,6 +82,10 @@ class Standin:
         self.documents: list[dict[str, Any]] = []
         self.connectors: list[dict[str, Any]] = [CALCULATOR, MAIL]
         self.document = ""
+        self.items: dict[str, list[dict[str, Any]]] = {"label": [], "compare": []}
+        """What there is to label, in the order in which it is asked."""
+        self.outcomes: list[dict[str, Any]] = []
+        self.agreement: dict[str, Any] = {}
         self.asked: list[tuple[str, str, Any]] = []
         self.keys: list[str] = []
         self.refuse: dict[str, httpx.Response | Exception] = {}
@@ -121,6 +132,13 @@ class Standin:
             "GET /v1/approvals": lambda r, p, b: ok({"approvals": self.approvals}),
             "POST /v1/approvals/": self._decide,
             "POST /v1/feedback": lambda r, p, b: ok({"id": "fb_1", "reason": "", **b}),
+            "DELETE /v1/feedback/": lambda r, p, b: httpx.Response(204),
+            "PATCH /v1/feedback/": lambda r, p, b: ok({"id": p[0], **b}),
+            "PUT /v1/feedback/": lambda r, p, b: ok({"feedback_id": p[0], **b}),
+            "GET /v1/feedback/choices": lambda r, p, b: ok(CHOICES),
+            "GET /v1/feedback/outcomes": lambda r, p, b: ok({"feedback": self.outcomes, "curates": True}),
+            "GET /v1/labelling/next": self._next,
+            "GET /v1/labelling/agreement": lambda r, p, b: ok({"agreement": self.agreement}),
             "POST /v1/turns/": lambda r, p, b: ok({"id": p[0]}),
             "GET /v1/documents/": lambda r, p, b: ok(self._text(r)),
             "GET /v1/documents": lambda r, p, b: ok({"documents": self.documents}),
@@ -157,6 +175,13 @@ class Standin:
                 del self.active[thread_id]
                 self.messages[thread_id].append(an_answer("msg_a", self.seen[-1]["text"], steps=self.seen))
         return httpx.Response(200, json={"events": fresh, "cursor": len(self.seen)})
+
+    def _next(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        skipped = request.url.params.get_list("skip")
+        left = [one for one in self.items[request.url.params["mode"]] if one["id"] not in skipped]
+        done = len(self.posts("/v1/feedback"))
+        item = left[0] if left else None
+        return httpx.Response(200, json={"item": item, "progress": {"done": done, "left": len(left)}})
 
     def _decide(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
         self.approvals = [a for a in self.approvals if a["id"] != parts[0]]

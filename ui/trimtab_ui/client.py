@@ -138,6 +138,27 @@ class Client:
     def withdraw(self, feedback_id: str) -> None:
         self._send("DELETE", f"/v1/feedback/{feedback_id}")
 
+    # --- labelling
+
+    def choices(self) -> dict[str, Any]:
+        """Labels, reasons of a thumb down, and whether feedback trains unless one says otherwise."""
+        return self._json("GET", "/v1/feedback/choices")
+
+    def next_to_label(self, mode: str, label: str, skip: Sequence[str]) -> dict[str, Any]:
+        return self._json("GET", "/v1/labelling/next", params={"mode": mode, "label": label, "skip": list(skip)})
+
+    def agreement(self) -> dict[str, Any]:
+        return dict(self._json("GET", "/v1/labelling/agreement")["agreement"])
+
+    def outcomes(self, *, everybody: bool = False) -> dict[str, Any]:
+        return self._json("GET", "/v1/feedback/outcomes", params={"everybody": everybody})
+
+    def decide_feedback(self, feedback_id: str, decision: str) -> dict[str, Any]:
+        return self._json("PUT", f"/v1/feedback/{feedback_id}/decision", json={"decision": decision})
+
+    def set_consent(self, feedback_id: str, consent: bool) -> dict[str, Any]:
+        return self._json("PATCH", f"/v1/feedback/{feedback_id}", json={"consent": consent})
+
     # --- documents
 
     def documents(self) -> list[dict[str, Any]]:

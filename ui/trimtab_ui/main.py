@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from trimtab_ui import chat, connectors_page, knowledge, look, settings_page
+from trimtab_ui import chat, connectors_page, knowledge, label_page, look, settings_page
 from trimtab_ui.client import KeyRefused, ServerDown, UiError
 from trimtab_ui.markup import draw, notice, tag
 
@@ -16,6 +16,7 @@ def main() -> None:
             st.Page(chat.page, title="Chat", icon=":material/forum:", url_path="chat", default=True),
             st.Page(knowledge.page, title="Knowledge", icon=":material/menu_book:", url_path="knowledge"),
             st.Page(connectors_page.page, title="Connectors", icon=":material/cable:", url_path="connectors"),
+            st.Page(label_page.page, title="Label", icon=":material/thumbs_up_down:", url_path="label"),
             st.Page(settings_page.page, title="Settings", icon=":material/tune:", url_path="settings"),
         ],
         position="top",

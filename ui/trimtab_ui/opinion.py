@@ -14,6 +14,7 @@ import streamlit as st
 from . import session
 from .copy_button import copy_button
 from .markup import note
+from .untrusted import plain
 
 
 def draw_actions(message: Mapping[str, Any], thread_id: str, busy: bool) -> None:
@@ -80,17 +81,34 @@ def _reason(message: Mapping[str, Any]) -> None:
     key = str(message["id"])
     if given.get("reason"):
         note("Your reason: ", given["reason"])
+        if not given["value"] and _culprit(str(given["reason"])) != "model":
+            note("This is put down to the documents or a tool, and does not train the model.")
         return
-    with st.form(f"why-{key}", border=False, clear_on_submit=True), st.container(horizontal=True):
-        asked = "What was good about it?" if given["value"] else "What was wrong with it?"
-        reason = st.text_input("Reason", key=f"reason-{key}", placeholder=asked, label_visibility="collapsed")
-        sent = st.form_submit_button("Send", key=f"send-reason-{key}")
-    if sent and reason.strip():
-        judgement = {"kind": "thumb", "message_id": key, "value": int(given["value"]), "reason": reason.strip()}
+    with st.form(f"why-{key}", border=False, clear_on_submit=True):
+        reason = _choice(key) if not given["value"] else ""
+        with st.container(horizontal=True):
+            asked = "What was good about it?" if given["value"] else "What was wrong with it?"
+            more = st.text_input("Reason", key=f"reason-{key}", placeholder=asked, label_visibility="collapsed")
+            sent = st.form_submit_button("Send", key=f"send-reason-{key}")
+    reason = ": ".join(part for part in (reason, more.strip()) if part)
+    if sent and reason:
+        judgement = {"kind": "thumb", "message_id": key, "value": int(given["value"]), "reason": reason}
         kept = session.act(session.client().feedback, **judgement)
         if kept is not None:
             st.session_state[f"given-{key}"] = kept
         st.rerun(scope="fragment")
+
+
+def _choice(key: str) -> str:
+    """One of the server's reasons for a thumb down, or nothing."""
+    words = [str(reason["words"]) for reason in session.choices()["reasons"]]
+    return str(st.pills("What was wrong?", words, format_func=plain, key=f"why-{key}-choice") or "")
+
+
+def _culprit(reason: str) -> str:
+    """What a reason that begins with one of the offered ones is put down to."""
+    known = session.choices()["reasons"]
+    return next((str(one["blame"]) for one in known if reason.startswith(str(one["words"]))), "model")
 
 
 def _switcher(key: str, siblings: list[str], thread_id: str, busy: bool) -> None:

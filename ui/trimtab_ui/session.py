@@ -49,6 +49,14 @@ def new_key() -> str:
     return uuid4().hex
 
 
+def choices() -> dict[str, Any]:
+    """What can be said about answers here; asked of the server once a session."""
+    if "choices" not in st.session_state:
+        st.session_state["choices"] = client().choices()
+    found: dict[str, Any] = st.session_state["choices"]
+    return found
+
+
 # --- the thread on screen: in the address, so that a reload or a second tab opens the same one
 
 

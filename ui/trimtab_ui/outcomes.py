@@ -1,0 +1,82 @@
+"""What a person said, and what becomes of it: does it train the model, and if not, which rule says so and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from . import look, session
+from .markup import Safe, badge, draw, note, tag
+from .untrusted import plain, render_untrusted
+
+CULPRITS = {
+    "retrieval": ("put down to the documents", "Does not train the model: it was given the wrong text."),
+    "tool": ("put down to a tool", "Does not train the model: a connector failed or was wrong."),
+}
+SHOWN = 50
+
+
+def draw_given() -> None:
+    found = session.client().outcomes()
+    curates = bool(found["curates"])
+    everybody = curates and st.toggle("Everybody's", key="outcomes-everybody")
+    if everybody:
+        found = session.client().outcomes(everybody=True)
+    rows = list(found["feedback"])
+    if not rows:
+        note("Nothing yet. Rate an answer here or in the chat.")
+        return
+    trained = sum(bool(row["trains"]) for row in rows)
+    note(f"{trained} of {len(rows)} would train the next version of the model.")
+    for number, row in enumerate(rows[:SHOWN]):
+        _one(row, number, curates)
+
+
+def _one(row: Mapping[str, Any], number: int, curates: bool) -> None:
+    with st.container(border=True, key=f"given-{number}"):
+        draw(tag("div", *_marks(row), tag("span", f" {look.ago(float(row['at']))}", cls="tt-host"), cls="tt-card-head"))
+        note(tag("strong", row["question"]))
+        render_untrusted(str(row["completion"]))
+        if row["why"]:
+            note(row["why"][:1].upper() + row["why"][1:], ".")
+        if row.get("reason"):
+            note("Reason: ", row["reason"])
+        _actions(row, number, curates)
+
+
+def _marks(row: Mapping[str, Any]) -> list[Safe]:
+    said = {"label": f"{row['label']}: {'yes' if row['value'] else 'no'}", "preference": "preferred"}
+    marks = [badge(said.get(row["kind"], "your version"))]
+    if row["blame"] in CULPRITS:
+        words, why = CULPRITS[row["blame"]]
+        marks.append(badge(words, "warn", why))
+    marks.append(badge("trains", "ok") if row["trains"] else badge(f"left out: {row['rule']}", "warn"))
+    return marks
+
+
+def _actions(row: Mapping[str, Any], number: int, curates: bool) -> None:
+    with st.container(horizontal=True, gap="small"):
+        if row["decision"] is not None and curates:
+            _button("Undo the decision", f"undecide-{number}", _decide, row["id"], "undo")
+        elif row["trains"]:
+            _button("Leave out", f"leave-{number}", _decide, row["id"], "exclude")
+        elif curates and row["rule"] not in ("consent", "not ours"):
+            _button("Let in", f"let-{number}", _decide, row["id"], "include")
+        if not row["consent"]:
+            _button("Allow training", f"allow-{number}", _consent, row["id"], True)
+        elif row["trains"]:
+            _button("Do not train with it", f"refuse-{number}", _consent, row["id"], False)
+
+
+def _button(text: str, key: str, work: Any, *args: Any) -> None:
+    st.button(plain(text), key=key, type="tertiary", on_click=work, args=args)
+
+
+def _decide(feedback_id: str, decision: str) -> None:
+    session.act(session.client().decide_feedback, feedback_id, decision)
+
+
+def _consent(feedback_id: str, consent: bool) -> None:
+    session.act(session.client().set_consent, feedback_id, consent)
