@@ -3,7 +3,7 @@
 A judge that is a coin is worse than none: it teaches noise with confidence. So each form is measured on pairs that
 people judged, the best one is chosen on one half of the prompts, and it is used only if on the other half the 95 %
 interval of its agreement lies above chance. Choosing and confirming on the same pairs would let the luckiest of five
-coins through.
+coins through, and measuring every form on both halves would cost nearly twice as much.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Agreement:
     confirmed: Interval
     """Of the chosen form, on the half of the prompts that did not choose it; a tie counts as half."""
     by_form: Mapping[str, Interval]
-    """Every form that was measured, on all pairs."""
+    """Every form, on the half of the prompts that chooses."""
     pairs: int
     why: str
     """For a person: why it is used, or why not."""
@@ -47,7 +47,7 @@ def choose_forms(
     people: Sequence[Judgement],
     judge: Judge,
     *,
-    most: int = 60,
+    most: int = 40,
     least: int = 10,
 ) -> list[Agreement]:
     """Measure the judge against people and choose a form for each principle.
@@ -115,18 +115,19 @@ def _agreement(principle: Principle, pairs: Sequence[Two], judge: Judge, least: 
             f"It asks for the form {principle.judge!r}, for which there is no model. Give one, or write `judge: auto`."
         )
         return _unused(principle, pairs, {}, why)
-    choosing = {two.prompt for two in pairs if _place(two.prompt)[0] % 2}
-    confirming = {two.prompt for two in pairs} - choosing
-    if min(len(choosing), len(confirming)) < least:
+    odd = set(list(dict.fromkeys(two.prompt for two in pairs))[1::2])
+    choosing = [two for two in pairs if two.prompt in odd]
+    confirming = [two for two in pairs if two.prompt not in odd]
+    prompts = [len({two.prompt for two in half}) for half in (choosing, confirming)]
+    if min(prompts) < least:
         why = (
-            f"People judged {len(choosing) + len(confirming)} prompts on it; {2 * least} or more are needed "
-            f"({least} to choose a form and {least} to confirm it). Label more, or name more in its `evidence`."
+            f"People judged {sum(prompts)} prompts on it; {2 * least} or more are needed ({least} to choose a form and "
+            f"{least} to confirm it). Label more, or name more in its `evidence`."
         )
         return _unused(principle, pairs, {}, why)
-    hits = {form: _hits(judge.margins(principle, form, pairs)) for form in forms}
-    by_form = {form: _interval(pairs, values, choosing | confirming) for form, values in hits.items()}
-    best = max(forms, key=lambda form: _interval(pairs, hits[form], choosing).mean)
-    confirmed = _interval(pairs, hits[best], confirming)
+    by_form = {form: _measured(principle, form, choosing, judge) for form in forms}
+    best = max(forms, key=lambda form: by_form[form].mean)
+    confirmed = _measured(principle, best, confirming, judge)
     if confirmed.low <= CHANCE:
         flaw = "worse than chance" if confirmed.high < CHANCE else "no better than chance"
         why = (
@@ -147,19 +148,12 @@ def _unused(
     return Agreement(principle.id, "", False, confirmed or bootstrap([]), by_form, len(pairs), why)
 
 
-def _hits(margins: Sequence[float]) -> list[float]:
-    """The better answer came first: a positive margin is agreement."""
-    return [1.0 if margin > 0 else CHANCE if margin == 0 else 0.0 for margin in margins]
-
-
-def _interval(pairs: Sequence[Two], hits: Sequence[float], prompts: Iterable[tuple[Said, ...]]) -> Interval:
-    by_prompt: dict[tuple[Said, ...], list[float]] = {prompt: [] for prompt in prompts}
-    for two, hit in zip(pairs, hits, strict=True):
-        if two.prompt in by_prompt:
-            by_prompt[two.prompt].append(hit)
-    return bootstrap(
-        [fmean(values) for _, values in sorted(by_prompt.items(), key=lambda item: _place(item[0])) if values]
-    )
+def _measured(principle: Principle, form: str, pairs: Sequence[Two], judge: Judge) -> Interval:
+    """The better answer comes first: a positive margin is agreement. A prompt counts once, with its mean."""
+    by_prompt: dict[tuple[Said, ...], list[float]] = defaultdict(list)
+    for two, margin in zip(pairs, judge.margins(principle, form, pairs), strict=True):
+        by_prompt[two.prompt].append(1.0 if margin > 0 else CHANCE if margin == 0 else 0.0)
+    return bootstrap([fmean(hits) for hits in by_prompt.values()])
 
 
 def _place(prompt: Sequence[Said]) -> bytes:
