@@ -33,6 +33,7 @@ from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
+from trimtab.registry.registry import Registry
 from trimtab.settings import Settings
 from trimtab.store import people, runners, threads, turns
 from trimtab.store.database import Database
@@ -40,6 +41,7 @@ from trimtab.store.encoding import whole
 from trimtab.store.history import Histories
 from trimtab.store.migrate import migrate
 from trimtab.store.once import forget_old, once
+from trimtab.versions import Versions, Voice
 
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
@@ -138,6 +140,9 @@ class Trimtab:
             ),
         )
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
+        given = Voice("", profile.name, model, served.bare if served else model, profile)
+        self.versions = Versions(database, Registry(settings.versions_dir), served, given, warm=self._warm)
+        self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -207,12 +212,11 @@ class Trimtab:
 
     async def _start(self) -> None:
         await self._close_abandoned()
+        await self.versions.open()
         await self.database.write(forget_old)
         self._sweeper = asyncio.create_task(self._sweep(), name="expire approvals")
         if self.database.shared:
             self._heart = asyncio.create_task(self._beat(), name="say that we are alive")
-        if self.served is not None:
-            await asyncio.to_thread(self.served.warm, self.tools())
 
     async def _stop(self) -> None:
         await _ended(self._sweeper)
@@ -254,6 +258,8 @@ class Trimtab:
             try:
                 if self.database.shared:
                     await self._close_abandoned()
+                await self.versions.refresh()
+                await self.versions.watch_ratings()
                 await self.database.write(turns.expire)
                 ours = [*self.runner.turns(), *self._taking_up]
                 await self.database.write(turns.close_orphans, self.runner.id, ours)
@@ -269,6 +275,19 @@ class Trimtab:
     def tools(self) -> Sequence[BaseTool]:
         """What the assistant may call now."""
         return self.toolbox.tools()
+
+    def _warm(self, model: BaseChatModel) -> None:
+        """Do ahead what the first question to a model would otherwise wait for."""
+        if warm := getattr(model, "warm", None):
+            warm(self.tools())
+
+    def speaking(self, thread_id: str | None = None) -> Orchestrator:
+        """The orchestrator with the version of the model that answers in this thread."""
+        voice = self.versions.voice(thread_id)
+        known = self._orchestrators.get(voice.version)
+        if known is None or known.model is not voice.model:
+            known = self._orchestrators[voice.version] = self.orchestrator.speaking(voice.model, voice.profile)
+        return known
 
     async def ask(
         self, question: str, *, thread: str | None = None, owner: str | None = None, how: Ask = Ask()
@@ -390,7 +409,7 @@ class Trimtab:
 
         row = await self.database.write(once, owner, key, request, write)
         if fresh:
-            self.runner.start(row, fresh[-1])
+            self.runner.start(row, fresh[-1], self.speaking(row["thread_id"]))
             return row
         return await self.database.read(turns.get, owner, row["id"])
 
@@ -408,7 +427,8 @@ class Trimtab:
         if await self.database.write(turns.resume, turn_id, self.runner.id):
             so_far = [ev.from_wire(wire) for _, wire in await self.database.read(turns.log, turn_id, limit=100_000)]
             row = await self.database.read(turns.get, turn["owner_id"], turn_id)
-            self.runner.start(row, await self.database.read(self._turn_of, row, _how(row["options"]), so_far))
+            turn_now = await self.database.read(self._turn_of, row, _how(row["options"]), so_far)
+            self.runner.start(row, turn_now, self.speaking(row["thread_id"]))
 
     async def _publish(self, turn: Mapping[str, Any]) -> None:
         """Tell watchers about events that were logged outside the runner. They skip what they have seen."""

@@ -125,6 +125,14 @@ class Settings(BaseSettings):
         return self.home / "index"
 
     @property
+    def versions_dir(self) -> Path:
+        return self.home / "versions"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.home / "jobs"
+
+    @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
 

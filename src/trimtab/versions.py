@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,15 +37,27 @@ class Voice:
     version: str
     name: str
     model: BaseChatModel
+    """With help for tools."""
+    bare: BaseChatModel
     profile: Profile
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(Protocol):
     """The model as it was installed."""
 
-    name: str
-    sha256: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+class Spoken(Protocol):
+    @property
+    def model(self) -> BaseChatModel: ...
+    @property
+    def bare(self) -> BaseChatModel: ...
+    @property
+    def profile(self) -> Profile: ...
 
 
 class Speaker(Protocol):
@@ -56,21 +68,32 @@ class Speaker(Protocol):
         """None where the weights are not ours to know: a hosted model."""
         ...
 
-    async def voice(
-        self, version: str, adapter: Path | None, adapter_gguf: Path | None
-    ) -> tuple[BaseChatModel, Profile]:
+    async def voice(self, version: str, adapter: Path | None, adapter_gguf: Path | None = None) -> Spoken:
         """The model with this adapter, loaded if it was not. Without one: the base."""
+        ...
+
+    async def release(self, version: str) -> None:
+        """This version is not needed any more."""
         ...
 
 
 class Versions:
     """One for an installation. `open` before the first question."""
 
-    def __init__(self, database: Database, registry: Registry, speaker: Speaker | None, given: Voice) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        speaker: Speaker | None,
+        given: Voice,
+        *,
+        warm: Callable[[BaseChatModel], None] = lambda model: None,
+    ) -> None:
         self.database = database
         self.registry = registry
         self._speaker = speaker
         self._given = given
+        self._warm = warm
         self._voices: dict[str, Voice] = {}
         self._now: Mapping[str, Any] = {}
         self._changing = asyncio.Lock()
@@ -87,6 +110,7 @@ class Versions:
         base does, and `fault` says why."""
         await asyncio.to_thread(self.registry.tidy)
         if not self.adaptable:
+            await asyncio.to_thread(self._warm, self._given.model)
             return
         base = self._base()
         await self.database.write(
@@ -109,13 +133,14 @@ class Versions:
                     await self._ready(wanted)
             self._now = now
 
-    def voice(self, thread_id: str) -> Voice:
-        """Who answers in this thread. A canary gets its share of the threads, the same ones each time."""
+    def voice(self, thread_id: str | None = None) -> Voice:
+        """Who answers in this thread. A canary gets its share of the threads, the same ones each time; it answers
+        nobody outside of threads."""
         now = self._now
         if not now:
             return self._given
         canary = now["canary_id"]
-        if canary in self._voices and _share_of(thread_id) < now["canary_share"]:
+        if thread_id and canary in self._voices and _share_of(thread_id) < now["canary_share"]:
             return self._voices[canary]
         return self._voices.get(now["version_id"]) or self._voices[base_id(self._base())]
 
@@ -212,8 +237,9 @@ class Versions:
     async def _made(self, version_id: str, name: str, version: Version | None) -> Voice:
         assert self._speaker is not None
         adapter, as_gguf = (version.adapter, version.adapter_gguf) if version else (None, None)
-        model, profile = await self._speaker.voice(version_id, adapter, as_gguf)
-        return Voice(version_id, name, model, profile)
+        spoken = await self._speaker.voice(version_id, adapter, as_gguf)
+        await asyncio.to_thread(self._warm, spoken.model)
+        return Voice(version_id, name, spoken.model, spoken.bare, spoken.profile)
 
 
 def base_id(base: Base) -> str:

@@ -139,7 +139,8 @@ async def embeddings(app: App, caller: Known, body: EmbeddingRequest) -> dict[st
 
 async def _asked(app: Trimtab, body: ChatRequest) -> AsyncGenerator[Piece, None]:
     """The model itself, with the client's tools where it has some."""
-    model: Any = app.model if body.tools else (app.served.bare if app.served else app.model)
+    voice = app.versions.voice()
+    model: Any = voice.model if body.tools else voice.bare
     options: dict[str, Any] = {}
     if body.tools:
         choice = {"tool_choice": body.tool_choice} if body.tool_choice is not None else {}
@@ -162,7 +163,7 @@ async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerat
     """
     turn = _turn(owner, body)
     small, hold, held = app.profile.grounding == "quote", False, ""
-    async with contextlib.aclosing(app.orchestrator.run(turn)) as events:
+    async with contextlib.aclosing(app.speaking().run(turn)) as events:
         async for event in events:
             match event:
                 case ev.PassagesFound(used=True) | ev.ToolFinished():
@@ -273,7 +274,7 @@ def _sending(app: Trimtab, body: Completion) -> Sending:
 
 async def _forwarded(request: Request, app: Trimtab, path: str, body: Completion) -> Response:
     assert app.served is not None
-    return await forward(request, app.served, path, body.model_dump(exclude_none=True))
+    return await forward(request, app.served, path, body.model_dump(exclude_none=True), app.versions.voice().bare)
 
 
 def _forwards(app: Trimtab) -> bool:

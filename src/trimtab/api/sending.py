@@ -20,6 +20,8 @@ from trimtab.domain.errors import DeadlineExceeded, TrimtabError, Unavailable
 from . import sse
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from trimtab.llm.served import Served
 
 T = TypeVar("T")
@@ -122,10 +124,12 @@ async def _chunks(
     yield sse.line(b"[DONE]")
 
 
-async def forward(request: Request, served: Served, path: str, body: Mapping[str, Any]) -> Response:
-    """Hand the request to the engine; its answer comes back as it is."""
+async def forward(
+    request: Request, served: Served, path: str, body: Mapping[str, Any], version: BaseChatModel
+) -> Response:
+    """Hand the request to the engine, for one version of its model; its answer comes back as it is."""
     async with contextlib.AsyncExitStack() as stack:
-        asked = served.forward(path, body)
+        asked = served.forward(path, body, version)
         response = await while_connected(request, stack.enter_async_context(asked))
         if body.get("stream"):
             kept = stack.pop_all()

@@ -16,7 +16,7 @@ from trimtab.domain.errors import TrimtabError
 from trimtab.gathering import Reading
 from trimtab.labelling import Labelling
 
-from . import connectors, documents, feedback, guard, health, labelling, openai, threads, turns
+from . import connectors, documents, feedback, guard, health, labelling, openai, threads, turns, versions
 from .access import Gate
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -50,7 +50,7 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.gate = Gate(app)
     web.state.intake = intake
     web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
-    for part in (health, openai, threads, turns, feedback, labelling, documents, connectors):
+    for part in (health, openai, threads, turns, versions, feedback, labelling, documents, connectors):
         web.include_router(part.router)
     if settings.allowed_origins:
         web.add_middleware(

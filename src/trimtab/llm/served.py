@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import httpx
 from langchain_core.language_models import BaseChatModel
-from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
 from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
@@ -30,7 +29,7 @@ from .hosted import hosted_model
 from .openai_chat import OpenAIChat, broken
 from .openai_wire import refused
 from .profile import profile_for
-from .shelf import OnProgress, resolve_model
+from .shelf import OnProgress, resolve_model, sha256_of
 from .tokens import counter_for
 from .weights import prepare
 
@@ -64,6 +63,24 @@ class ServingOptions:
     max_prompt_chars: int = 64_000
 
 
+class Spoken(NamedTuple):
+    """One version of the served model, see `Served.voice`."""
+
+    model: BaseChatModel
+    """With help for tools."""
+    bare: BaseChatModel
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """The file a served model was made from."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
 class Served:
     """What `serve` made. `model` is what the orchestrator asks; `bare` is the same without help for tools."""
 
@@ -76,6 +93,7 @@ class Served:
         embedder: Embedder | None,
         engine: Engine | None = None,
         engine_reason: str = "",
+        base: BaseWeights | None = None,
     ) -> None:
         self.bare = bare
         self.profile = profile
@@ -83,7 +101,12 @@ class Served:
         self.engine = engine
         self.engine_reason = engine_reason
         """Why this engine and not the other, in words."""
+        self.base = base
+        """The weights, where they are on this machine: what adapters fit."""
         self.model = with_tools(bare, profile, embedder)
+        self._embedder = embedder
+        self._beside: dict[str, Engine] = {}
+        """Engines that run beside the first one because it cannot take an adapter while it serves."""
 
     def engine_status(self) -> dict[str, Any] | None:
         """The local engine for `doctor` and `/readyz`; None when there is none."""
@@ -102,10 +125,51 @@ class Served:
             "last_error": status.last_error,
         }
 
-    def warm(self, tools: Sequence[BaseTool]) -> None:
-        """Do ahead what the first question with these tools would otherwise wait for."""
-        if warm := getattr(self.model, "warm", None):
-            warm(tools)
+    async def voice(self, version: str, adapter: Path | None, adapter_gguf: Path | None = None) -> Spoken:
+        """The model as it speaks with an adapter, ready to be asked while others go on asking it without.
+
+        Args:
+            version: what lineage is to say.
+            adapter: a PEFT folder; None for the model as it was installed.
+            adapter_gguf: the same for an engine that wants a GGUF file.
+
+        Raises:
+            InvalidInput: this model takes no adapters, or not this one.
+            EngineError: the engine cannot be reached or started.
+        """
+        if self.engine is None or not isinstance(self.bare, OpenAIChat):
+            raise InvalidInput("This model is served elsewhere; adapters work with a model that runs on this machine.")
+        engine, body = self.engine, {}
+        if adapter is not None and engine.capabilities.hot_adapters:
+            body = engine.adapters_body({await engine.add_adapter(adapter): 1.0})
+        elif adapter is not None:
+            engine = await self._engine_beside(version, engine, adapter_gguf)
+            body = engine.adapters_body({0: 1.0})
+        elif engine.capabilities.hot_adapters:
+            body = engine.adapters_body({})
+        changed = {"base_url": engine.base_url, "api_key": engine.key, "extra_body": {**self.bare.extra_body, **body}}
+        profile = replace(self.profile, version=version)
+        bare = self.bare.model_copy(update=changed)
+        return Spoken(with_tools(bare, profile, self._embedder), bare, profile)
+
+    async def release(self, version: str) -> None:
+        """Stop the engine that ran for one version only, if there was one."""
+        if (engine := self._beside.pop(version, None)) is not None:
+            await engine.stop()
+
+    async def _engine_beside(self, version: str, first: Engine, adapter: Path | None) -> Engine:
+        """llama.cpp reads adapters when it starts: another one is started, and the first goes on serving."""
+        from .llamacpp import LlamaCppEngine
+
+        if not isinstance(first, LlamaCppEngine) or adapter is None:
+            raise InvalidInput(f"Version {version} has no adapter in GGUF format, which this engine needs.")
+        if version not in self._beside:
+            engine = LlamaCppEngine(
+                first.model_path, replace(first.options, adapters=(adapter,)), None, name=first.name
+            )
+            await engine.start()
+            self._beside[version] = engine
+        return self._beside[version]
 
     @property
     def forwards(self) -> bool:
@@ -113,15 +177,18 @@ class Served:
         return isinstance(self.bare, OpenAIChat)
 
     @asynccontextmanager
-    async def forward(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
-        """Hand a client's request to the server behind us and give its answer unread.
+    async def forward(
+        self, path: str, body: Mapping[str, Any], version: BaseChatModel | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Hand a client's request to the server behind us and give its answer unread. `version` is the bare model of
+        the version that is to answer.
 
         Only `FORWARDED` fields go through, and special tokens in the client's text are broken up.
 
         Raises:
             EngineError and its kinds, as `OpenAIChat` does.
         """
-        chat = self.bare
+        chat = version or self.bare
         assert isinstance(chat, OpenAIChat)
         sent = {name: value for name, value in body.items() if name in FORWARDED and value is not None}
         if "max_completion_tokens" in sent:
@@ -131,7 +198,7 @@ class Served:
         answering = False
         try:
             async with chat.http().stream(
-                "POST", chat.url(path), json=_cleaned(defaults | sent, clean), headers=chat.headers()
+                "POST", chat.url(path), json=_cleaned(defaults | sent, clean) | chat.extra_body, headers=chat.headers()
             ) as response:
                 if response.status_code >= 400:
                     raise refused(response.status_code, await response.aread(), response.headers, chat.model)
@@ -143,6 +210,8 @@ class Served:
     async def aclose(self) -> None:
         if isinstance(self.bare, OpenAIChat):
             await self.bare.aclose()
+        for version in list(self._beside):
+            await self.release(version)
         if self.engine is not None:
             await self.engine.stop()
 
@@ -291,16 +360,17 @@ async def _served_by(
         engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
     await engine.start()
     try:
-        return _on_engine(engine, choice, shipped, weights, options, embedder)
+        base = BaseWeights(shipped.stem, shipped, await asyncio.to_thread(sha256_of, shipped))
+        return _on_engine(engine, choice, base, weights, options, embedder)
     except BaseException:
         await engine.stop()
         raise
 
 
 def _on_engine(
-    engine: Engine, choice: Choice, shipped: Path, weights: Path, options: ServingOptions, embedder: Embedder | None
+    engine: Engine, choice: Choice, base: BaseWeights, weights: Path, options: ServingOptions, embedder: Embedder | None
 ) -> Served:
-    found = profile_for(weights, slot_context=engine.slot_context, name=shipped.stem)
+    found = profile_for(weights, slot_context=engine.slot_context, name=base.name)
     profile = _tuned(replace(found, version=found.version or "base"), options)
     chat = OpenAIChat(
         base_url=engine.base_url,
@@ -312,7 +382,15 @@ def _on_engine(
         special_tokens=engine.special_tokens,
         max_chars=options.max_prompt_chars * 4,
     )
-    return Served(chat, profile, counter_for(weights), embedder=embedder, engine=engine, engine_reason=choice.reason)
+    return Served(
+        chat,
+        profile,
+        counter_for(weights),
+        embedder=embedder,
+        engine=engine,
+        engine_reason=choice.reason,
+        base=base,
+    )
 
 
 def _tuned(profile: Profile, options: ServingOptions) -> Profile:

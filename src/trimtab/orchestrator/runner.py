@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import Conflict, TrimtabError, Unavailable
+from trimtab.domain.model import Profile
 
 from .hub import Hub, Logged, Watcher
 from .turn import Orchestrator, Turn, cancelled
@@ -71,11 +72,13 @@ class Runner:
         if len(self._tasks) >= self._limit:
             raise Unavailable(f"{self._limit} turns are being answered already. Try again in a moment.")
 
-    def start(self, row: Mapping[str, Any], turn: Turn) -> None:
-        """Begin or go on with a turn whose row is already stored."""
+    def start(self, row: Mapping[str, Any], turn: Turn, orchestrator: Orchestrator | None = None) -> None:
+        """Begin or go on with a turn whose row is already stored; `orchestrator` where another than ours answers."""
         if row["id"] in self._tasks:
             return
-        task = asyncio.create_task(self._run(dict(row), turn), name=f"turn {row['id']}")
+        task = asyncio.create_task(
+            self._run(dict(row), turn, orchestrator or self.orchestrator), name=f"turn {row['id']}"
+        )
         self._tasks[row["id"]] = task
         task.add_done_callback(lambda _: self._tasks.pop(row["id"], None))
 
@@ -100,15 +103,15 @@ class Runner:
 
     # ------------------------------------------------------------------ one turn
 
-    async def _run(self, row: dict[str, Any], turn: Turn) -> None:
+    async def _run(self, row: dict[str, Any], turn: Turn, orchestrator: Orchestrator) -> None:
         writer = _Writer(row, self._log, self.hub, turn.so_far)
         try:
-            async with asyncio.timeout(self.orchestrator.limits.deadline):
-                await self._drive(row, turn, writer)
+            async with asyncio.timeout(orchestrator.limits.deadline):
+                await self._drive(row, turn, writer, orchestrator)
         except asyncio.CancelledError as reason:
-            await self._end(writer, self._stopped(writer, shutdown=reason.args == ("shutdown",)))
+            await self._end(writer, _stopped(writer, orchestrator.profile, shutdown=reason.args == ("shutdown",)))
         except TimeoutError:
-            message = f"No answer within {self.orchestrator.limits.deadline:g} seconds. Ask again, or ask for less."
+            message = f"No answer within {orchestrator.limits.deadline:g} seconds. Ask again, or ask for less."
             await self._end(writer, _failed("deadline_exceeded", message, writer.text))
         except TrimtabError as error:
             await self._end(writer, _failed(error.code, error.message, writer.text))
@@ -117,9 +120,9 @@ class Runner:
             message = f"Something went wrong inside Trimtab ({type(error).__name__}). The log has the details."
             await self._end(writer, _failed("internal_error", message, writer.text))
 
-    async def _drive(self, row: dict[str, Any], turn: Turn, writer: _Writer) -> None:
+    async def _drive(self, row: dict[str, Any], turn: Turn, writer: _Writer, orchestrator: Orchestrator) -> None:
         while True:
-            async with contextlib.aclosing(self.orchestrator.run(turn)) as events:
+            async with contextlib.aclosing(orchestrator.run(turn)) as events:
                 async for event in events:
                     await writer.put(event)
             await writer.flush()
@@ -128,12 +131,6 @@ class Runner:
             so_far = [ev.from_wire(wire) for _, wire in await self._log.events(row["id"])]
             turn = replace(turn, so_far=so_far)
             writer.so_far = so_far  # the decision was logged by somebody else
-
-    def _stopped(self, writer: _Writer, *, shutdown: bool) -> ev.Event:
-        if shutdown:
-            message = "Trimtab was stopped while this was being answered. What it had is kept; ask again for the rest."
-            return ev.TurnFailed(ev.TurnStatus.INTERRUPTED, "interrupted", message, writer.text)
-        return cancelled(writer.text, self.orchestrator.profile)
 
     async def _end(self, writer: _Writer, event: ev.Event) -> None:
         if not writer.finished:
@@ -292,6 +289,13 @@ class _Writer:
                 self.so_far = (*self.so_far, event)
             case ev.TurnFinished() | ev.TurnFailed():
                 self.finished = True
+
+
+def _stopped(writer: _Writer, profile: Profile, *, shutdown: bool) -> ev.Event:
+    if shutdown:
+        message = "Trimtab was stopped while this was being answered. What it had is kept; ask again for the rest."
+        return ev.TurnFailed(ev.TurnStatus.INTERRUPTED, "interrupted", message, writer.text)
+    return cancelled(writer.text, profile)
 
 
 def _failed(code: str, message: str, text: str) -> ev.TurnFailed:

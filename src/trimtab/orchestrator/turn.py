@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -176,6 +177,12 @@ class Orchestrator:
         self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
         self.limits = limits
         self._last_toolset = Toolset(())
+
+    def speaking(self, model: BaseChatModel, profile: Profile) -> Orchestrator:
+        """The same with another model: one version of it answers beside another."""
+        other = copy.copy(self)
+        other.model, other.profile = model, profile
+        return other
 
     async def run(self, turn: Turn) -> AsyncGenerator[ev.Event, None]:
         """Yield what happens until the turn is finished or waits for an approval.
