@@ -15,21 +15,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+from engines import ENGINES, Made, chat, headers, until
 
 from trimtab.domain.errors import EngineDied, EngineError, EngineRefused, InvalidInput, ModelFileError, TooLarge
 from trimtab.domain.model import Sampling
 from trimtab.llm.engine import EngineOptions, EngineState
-from trimtab.llm.llamacpp import LlamaCppEngine
 from trimtab.llm.openai_chat import OpenAIChat
 from trimtab.llm.openvino import OpenVinoEngine
 from trimtab.llm.tokens import counter_for
 
 pytestmark = pytest.mark.model
 
-Made = LlamaCppEngine | OpenVinoEngine
-ENGINES: dict[str, type[Made]] = {"llamacpp": LlamaCppEngine, "openvino": OpenVinoEngine}
 SHARED = {"llamacpp": "engine", "openvino": "openvino_engine"}
-GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=1)
 LONG = Sampling(temperature=0.8, max_tokens=1500, seed=3)
 STORY = "Tell me a very long story about a lighthouse keeper, with many chapters."
 
@@ -60,21 +57,6 @@ async def own(make: Callable[..., Made], chat_model_path: Path, tmp_path: Path) 
     await made.stop()
 
 
-def chat(engine: Made, sampling: Sampling = GREEDY) -> OpenAIChat:
-    return OpenAIChat(
-        base_url=engine.base_url,
-        api_key=engine.key,
-        model=engine.name,
-        sampling=sampling,
-        special_tokens=engine.special_tokens,
-        extra_sampling=True,
-    )
-
-
-def headers(engine: Made) -> dict[str, str]:
-    return {"Authorization": f"Bearer {engine.key.get_secret_value()}"}
-
-
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -91,16 +73,6 @@ def gone(pid: int) -> bool:
         return ") Z" in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-async def until(condition: Callable[[], bool], seconds: float) -> float:
-    """Seconds until the condition held; fails when it does not in time."""
-    start = time.monotonic()
-    seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # the promise is for a machine of one's own
-    while not condition():
-        assert time.monotonic() - start < seconds, f"not within {seconds} s"
-        await asyncio.sleep(0.05)
-    return time.monotonic() - start
 
 
 async def test_a_question_is_answered_with_usage_and_a_reason_for_ending(running: Made) -> None:
@@ -469,6 +441,54 @@ async def test_a_stopped_engine_leaves_no_process_and_can_start_again(own: Made)
     assert not await own.health()
     await own.start()
     assert (await chat(own).ainvoke("Say hello.")).text
+
+
+async def test_an_answer_in_flight_is_finished_when_the_engine_stops(own: Made) -> None:
+    if not own.capabilities.metrics:
+        pytest.skip("llama.cpp's server has no drain")
+    first = asyncio.Event()
+
+    async def read() -> str:
+        text = ""
+        async for piece in chat(own).astream("Count from one to ten.", max_tokens=10):
+            text += piece.text
+            first.set()
+        return text
+
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(first.wait(), 60)
+    await own.stop()
+    assert await task
+
+
+async def test_metrics_tell_what_was_done_to_whoever_has_the_key(own: Made) -> None:
+    async with httpx.AsyncClient(timeout=30) as client:
+        url = own.base_url.removesuffix("/v1") + "/metrics"
+        if not own.capabilities.metrics:
+            assert (await client.get(url, headers=headers(own))).status_code in (401, 404, 501)
+            return
+        answer = await chat(own).ainvoke("Say hello. " * 40, max_tokens=4)
+        await chat(own).ainvoke("Say hello. " * 40, max_tokens=4)
+        text = (await client.get(url, headers=headers(own))).text
+        assert (await client.get(url)).status_code == 401
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert answer.usage_metadata is not None
+    assert values["trimtab_engine_requests_total"] == "2"
+    assert int(values["trimtab_engine_prompt_tokens_total"]) == 2 * answer.usage_metadata["input_tokens"]
+    assert int(values["trimtab_engine_prompt_tokens_cached_total"]) > 64
+    assert values["trimtab_engine_first_token_seconds_count"] == "2"
+    assert values["trimtab_engine_requests_running"] == "0"
+
+
+async def test_a_killed_half_of_the_engine_takes_the_other_along_and_both_come_back(own: Made) -> None:
+    pid = own.status().pid
+    assert pid is not None
+    halves = children(pid)
+    if not halves:
+        pytest.skip("one process only")
+    os.kill(halves[0], signal.SIGKILL)
+    await until(lambda: own.status().crashes == 1 and own.status().state is EngineState.READY, 10)
+    assert (await chat(own).ainvoke("Say hello.", max_tokens=2)).text
 
 
 async def test_the_log_holds_neither_the_key_nor_what_was_asked(own: Made, tmp_path: Path) -> None:

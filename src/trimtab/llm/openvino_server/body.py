@@ -172,8 +172,8 @@ def _grammar(found: _Fields) -> str:
     """What the answer must look like, by at most one of: a JSON schema, a grammar, a regular expression."""
     given: dict[str, str] = {}
     form = found.raw("response_format", {"type": "text"})
-    kind = form.get("type") if isinstance(form, dict) else None
-    readers: dict[Any, Callable[[Any], Any]] = {
+    kind = str(form.get("type")) if isinstance(form, dict) else ""
+    readers: dict[str, Callable[[Any], Any]] = {
         "text": lambda _: None,
         "json_object": lambda f: f.get("schema", {"type": "object"}),
         "json_schema": lambda f: _inner(f).get("schema", f.get("schema")),
@@ -221,7 +221,10 @@ def _inner(form: dict[str, Any]) -> dict[str, Any]:
 def _as_json(value: Any) -> str:
     if not isinstance(value, dict | bool):
         raise Refusal(400, "a JSON schema must be an object")
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        raise Refusal(400, "the schema is nested too deeply") from None
 
 
 def _adapter(value: Any) -> int | None:

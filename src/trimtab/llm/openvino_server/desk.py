@@ -114,6 +114,8 @@ class Desk:
                 if message.get("drain"):
                     self.draining = True
         except (EOFError, ConnectionError):
+            if self.draining:
+                await asyncio.sleep(0.2)  # the last words of the last answers are on their way
             os._exit(5)
 
     def _deliver(self, event: list[Any]) -> None:

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -70,6 +71,10 @@ class Front:
             response = _refused(refusal)
         except ClientDisconnect:
             return
+        except Exception as error:  # its words may quote the request, so only its kind and place are told
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            print(f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}", file=sys.stderr)
+            response = _refused(Refusal(500, "the engine failed on this request", "internal_error"))
         if response is not None:
             await response(scope, receive, send)
 
@@ -133,11 +138,14 @@ class Front:
     async def _completions(self, request: Request, send: Send) -> Response | None:
         chat = request.scope["path"] == "/v1/chat/completions"
         making = await self._making.begin(parse(await _body(request)), chat=chat)
-        if making.want.stream:
-            await _unless_gone(request, _stream(making.pieces(), send))
-            return None
-        whole = await _unless_gone(request, making.whole())
-        return _json(whole) if whole is not None else None
+        try:
+            if making.want.stream:
+                await _unless_gone(request, _stream(making.pieces(), send))
+                return None
+            whole = await _unless_gone(request, making.whole())
+            return _json(whole) if whole is not None else None
+        finally:
+            making.close()
 
 
 async def _body(request: Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 from typing import Any
@@ -24,12 +25,20 @@ class WorkerLink:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = bytearray()
+        self._woken, self._bell = os.pipe()
+
+    def wake(self) -> None:
+        """End a `receive` that waits. May be called by any thread."""
+        os.write(self._bell, b".")
+
+    def close(self) -> None:
+        self._connection.close()
 
     def send(self, message: Any) -> None:
         self._connection.sendall(frame(message))
 
     def receive(self, seconds: float | None) -> list[dict[str, Any]]:
-        """The messages that are here, after waiting for at most so long for one.
+        """The messages that are here, after waiting for at most so long for one, or for `wake`.
 
         Raises:
             EOFError: the front has gone.
@@ -37,7 +46,13 @@ class WorkerLink:
         found = self._parse()
         if found:
             return found
-        while select.select([self._connection], [], [], seconds)[0]:
+        here = self._connection.fileno()
+        while ready := select.select([here, self._woken], [], [], seconds)[0]:
+            if self._woken in ready:
+                os.read(self._woken, 64)
+                seconds = 0
+            if here not in ready:
+                continue
             data = self._connection.recv(_CHUNK)
             if not data:
                 raise EOFError

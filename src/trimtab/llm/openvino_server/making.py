@@ -10,7 +10,7 @@ from typing import Any
 
 from ..openvino_adapters import tagged
 from .body import Wanted, wanted
-from .desk import Desk, Step
+from .desk import Answer, Desk, Step
 from .prompt import Prompter
 from .refusal import Refusal, too_long
 from .replies import Shape, Usage
@@ -57,7 +57,9 @@ class Making:
         ids = tagged(ids, self._slot(want), self._vocabulary_size)
         left = self._context - len(ids)
         limit = left if want.max_tokens is None else min(want.max_tokens, left)
-        return Request(self._desk, want, ids, Shape(self._model, chat, self._vocabulary), limit)
+        self._desk.room_for(want.count)
+        answers = [self._desk.ask(ids, _settings(want, limit, i), want.grammar) for i in range(want.count)]
+        return Request(self._desk, want, answers, Shape(self._model, chat, self._vocabulary), Usage(len(ids)))
 
     def _slot(self, want: Wanted) -> int:
         if want.adapter is None:
@@ -85,6 +87,11 @@ class Making:
         if not whole or not all(0 <= i < self._vocabulary.size for i in prompt or ()):
             raise Refusal(400, "`prompt` must be a text or a list of token ids")
         return list(prompt or ())
+
+
+def _settings(want: Wanted, limit: int, index: int) -> dict[str, Any]:
+    settings = {**want.settings, "max_new_tokens": limit, "rng_seed": want.seed + index}
+    return settings | {"logprobs": 1} if want.logprobs else settings
 
 
 def _chars(value: Any) -> int:
@@ -115,16 +122,19 @@ class Request:
 
     desk: Desk
     want: Wanted
-    ids: list[int]
+    answers: list[Answer]
     shape: Shape
-    limit: int
-    """Tokens that the answer may have."""
+    usage: Usage
+
+    def close(self) -> None:
+        """Nobody waits any more: what has not ended is cancelled."""
+        for answer in self.answers:
+            self.desk.leave(answer)
 
     async def pieces(self) -> AsyncIterator[dict[str, Any]]:
         """The answer as the events of a stream."""
-        usage = Usage(len(self.ids))
         opened: set[int] = set()
-        async with aclosing(self._all(usage)) as source:
+        async with aclosing(self._all()) as source:
             async for piece in source:
                 if piece.index not in opened:
                     opened.add(piece.index)
@@ -134,16 +144,15 @@ class Request:
                     logprobs = self.shape.logprobs(piece.tokens, piece.values) if self.want.logprobs else None
                     yield self.shape.piece(piece.index, piece.text, logprobs, piece.end or None)
         if self.want.usage_in_stream:
-            yield self.shape.closing(usage)
+            yield self.shape.closing(self.usage)
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one piece."""
-        usage = Usage(len(self.ids))
         found: list[list[Piece]] = [[] for _ in range(self.want.count)]
-        async with aclosing(self._all(usage)) as source:
+        async with aclosing(self._all()) as source:
             async for piece in source:
                 found[piece.index].append(piece)
-        return self.shape.whole([self._choice(i, pieces) for i, pieces in enumerate(found)], usage)
+        return self.shape.whole([self._choice(i, pieces) for i, pieces in enumerate(found)], self.usage)
 
     def _choice(self, index: int, pieces: list[Piece]) -> dict[str, Any]:
         logprobs = None
@@ -152,16 +161,16 @@ class Request:
             logprobs = self.shape.logprobs(tokens, values)
         return self.shape.choice(index, "".join(p.text for p in pieces), logprobs, pieces[-1].end)
 
-    def _all(self, usage: Usage) -> AsyncGenerator[Piece, None]:
-        return self._one(0, usage) if self.want.count == 1 else self._several(usage)
+    def _all(self) -> AsyncGenerator[Piece, None]:
+        return self._one(0) if self.want.count == 1 else self._several()
 
-    async def _several(self, usage: Usage) -> AsyncGenerator[Piece, None]:
+    async def _several(self) -> AsyncGenerator[Piece, None]:
         """All answers' pieces as they come."""
         arrived: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
 
         async def follow(index: int) -> None:
             try:
-                async with aclosing(self._one(index, usage)) as source:
+                async with aclosing(self._one(index)) as source:
                     async for piece in source:
                         arrived.put_nowait(piece)
             except Refusal as refusal:
@@ -181,11 +190,8 @@ class Request:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, index: int, usage: Usage) -> AsyncGenerator[Piece, None]:
-        settings = {**self.want.settings, "max_new_tokens": self.limit, "rng_seed": self.want.seed + index}
-        if self.want.logprobs:
-            settings["logprobs"] = 1
-        answer = self.desk.ask(self.ids, settings, self.want.grammar)
+    async def _one(self, index: int) -> AsyncGenerator[Piece, None]:
+        answer = self.answers[index]
         writer = Writer(self.shape.vocabulary, self.want.stops)
         try:
             while True:
@@ -193,9 +199,9 @@ class Request:
                 if isinstance(step, Refusal):
                     raise step
                 if step.cached >= 0 and index == 0:
-                    usage.cached = step.cached
+                    self.usage.cached = step.cached
                 piece = self._write(index, step, writer)
-                usage.answer += len(piece.tokens)
+                self.usage.answer += len(piece.tokens)
                 yield piece
                 if piece.end:
                     return

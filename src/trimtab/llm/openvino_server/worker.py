@@ -30,6 +30,8 @@ from .lane import Ask, Lane, LaneOptions
 from .link import WorkerLink
 from .prefix import BLOCK
 
+_GRACE_SECONDS = 1.5
+"""The parent kills us after two."""
 _STATE = re.compile(r'variable_shape="\?,(\d+),\?,(\d+)"')
 
 
@@ -38,9 +40,10 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a native library prints must not be mistaken for our line
     with os.fdopen(wires, "w") as answer:
         config = json.loads(sys.stdin.readline())
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        leaving = threading.Event()
+        threading.Thread(target=_leave_with_parent, args=(leaving,), daemon=True).start()
         try:
-            worker = Worker(config)
+            worker = Worker(config, leaving)
             answer.write(json.dumps({"ready": worker.wait_for_front()}) + "\n")
         except Exception as error:
             answer.write(json.dumps({"error": f"{type(error).__name__}: {_last_line(error)}"}) + "\n")
@@ -49,12 +52,17 @@ def main() -> None:
         answer.flush()
     try:
         worker.run()
-    except EOFError:
+        worker.close()
+    except (EOFError, BrokenPipeError):
         os._exit(4)  # the front has gone; the parent starts both again
+    os._exit(0)  # the parent has gone
 
 
-def _leave_with_parent() -> None:
+def _leave_with_parent(leaving: threading.Event) -> None:
+    """When the parent has gone, or wants us to go: let answers that are nearly done finish, then leave."""
     sys.stdin.buffer.read()
+    leaving.set()
+    time.sleep(_GRACE_SECONDS)
     os._exit(0)
 
 
@@ -65,7 +73,8 @@ def _last_line(error: Exception) -> str:
 class Worker:
     """The pipeline's loop: take what was asked, step, say what came out."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], leaving: threading.Event) -> None:
+        self._leaving = leaving
         self._folder = Path(config["folder"])
         ours, theirs = socket.socketpair()
         self._front = _start_front(theirs, config)
@@ -108,17 +117,33 @@ class Worker:
         raise RuntimeError("the HTTP half of the engine did not start")
 
     def run(self) -> None:
-        """Until the front has gone (EOFError)."""
-        while True:
-            lanes = [lane for lane in (*self._old, self._lane) if lane.busy]
-            idle = 0.02 if self._coming else None  # the pipeline that is being built says nothing when it is ready
-            for message in self._link.receive(0 if lanes else idle):
+        """Until the front has gone (EOFError), or the parent has and nothing is left to do."""
+        threading.Thread(target=self._wake_to_leave, daemon=True).start()
+        draining = False
+        while self._busy() or not draining:
+            if self._leaving.is_set() and not draining:
+                draining = True
+                self._link.send({"drain": True})
+                continue
+            for message in self._link.receive(0 if self._busy() else None):
                 self._take(message)
             events = [event for lane in (*self._old, self._lane) if lane.busy for event in lane.step()]
             if events:
                 self._link.send({"events": events})
             self._retire()
             self._build()
+
+    def _busy(self) -> bool:
+        return self._lane.busy or any(lane.busy for lane in self._old)
+
+    def _wake_to_leave(self) -> None:
+        self._leaving.wait()
+        self._link.wake()
+
+    def close(self) -> None:
+        """Let the front say what it still has to say."""
+        self._link.close()
+        self._front.wait(1.0)
 
     def _take(self, message: dict[str, Any]) -> None:
         match message["op"]:
@@ -140,7 +165,9 @@ class Worker:
         if self._coming is None and self._wishes:
             wish = self._wishes.popleft()
             adapters = [*self._adapters, Path(wish["path"])]
-            self._coming = wish["id"], self._builder.submit(self._open, adapters), adapters
+            coming = self._builder.submit(self._open, adapters)
+            coming.add_done_callback(lambda _: self._link.wake())
+            self._coming = wish["id"], coming, adapters
         if self._coming is None or not self._coming[1].done():
             return
         (number, built, adapters), self._coming = self._coming, None
