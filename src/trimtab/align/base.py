@@ -1,7 +1,6 @@
 """The base model as a folder of safetensors and a tokenizer, read once, and prompts as the engine serves them.
 
-Nothing here trains. `Base` holds the weights by their transformers names, in fp32, and turns a conversation into the
-token ids that the model is served with: the model's own chat template with the opening of an answer, special tokens
+Nothing here trains. `Base` turns a conversation into the token ids that the model is served with: the model's own chat template with the opening of an answer, special tokens
 only where the template writes them, never out of a message's text.
 """
 
@@ -36,8 +35,6 @@ class Base:
     folder: Path
     config: dict[str, Any] = field(repr=False)
     """`config.json` as it stands."""
-    weights: dict[str, Tensor] = field(repr=False)
-    """By their names in the folder, fp32. Nobody writes into them."""
     tokenizer: Any = field(repr=False)
     """A fast transformers tokenizer."""
 
@@ -102,24 +99,33 @@ def load_base(folder: Path, *, threads: int | None = None) -> Base:
         torch.set_num_threads(threads)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        weights = read_weights(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelFileError(
-            f"{folder} is not a readable model folder ({error}). It needs config.json, safetensors and a tokenizer."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
     if not tokenizer.chat_template:
         raise InvalidInput(f"The tokenizer in {folder} has no chat template. Add chat_template.jinja to the folder.")
-    return Base(folder, config, weights, tokenizer)
+    return Base(folder, config, tokenizer)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, in fp32."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"no safetensors in {folder}")
+    """All tensors of a folder's safetensors files, by their names, in fp32.
+
+    Raises:
+        ModelFileError: there is none, or one is damaged.
+    """
     weights: dict[str, Tensor] = {}
-    for path in files:
-        with safe_open(str(path), framework="pt") as tensors:
-            weights.update({name: tensors.get_tensor(name).float() for name in tensors.keys()})  # noqa: SIM118
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(str(path), framework="pt") as tensors:
+                weights.update({name: tensors.get_tensor(name).float() for name in tensors.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    if not weights:
+        raise _unreadable(folder, "no safetensors")
     return weights
+
+
+def _unreadable(folder: Path, why: object) -> ModelFileError:
+    return ModelFileError(
+        f"{folder} is not a readable model folder ({why}). It needs config.json, safetensors and a tokenizer."
+    )

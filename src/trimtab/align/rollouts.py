@@ -6,14 +6,13 @@ trunk's output and the values fall out on the way; any other `Sampler` (an engin
 probabilities, and the trainer weighs the difference.
 
 What makes it fast on a CPU: rows of similar length together, 64 at once (a matrix times 64 columns costs little more
-than times 8), a key-value cache that is allocated once, adapters merged into copies of the upper layers, rows that
-ended taken out of the batch. The random numbers belong to the row, so none of this changes what is drawn.
+than times 8), a key-value cache that is allocated once, rows that ended taken out of the batch. The random numbers belong to the row, so none of this changes what is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter
-from .network import Layer, Network
+from .network import Network
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,9 @@ class TorchSampler:
         self, prompts: Sequence[tuple[int, ...]], adapter: Adapter | None, draw: Draw, seed: int
     ) -> list[Completion]:
         chances = torch.rand(len(prompts), draw.max_tokens, generator=torch.Generator().manual_seed(seed))
-        layers = self._network.layers[: self._network.trunk_layers] + self._network.upper_layers(adapter)
         drawn: list[Completion | None] = [None] * len(prompts)
         for rows in _buckets(prompts, draw.batch):
-            batch = _Batch(self._network, layers, [prompts[i] for i in rows], draw.max_tokens)
+            batch = _Batch(self._network, adapter, [prompts[i] for i in rows], draw.max_tokens)
             for i, completion in zip(rows, self._run(batch, chances[rows], draw), strict=True):
                 drawn[i] = completion
         return [completion for completion in drawn if completion is not None]
@@ -147,9 +145,9 @@ class _Batch:
     """Prompts of one bucket, their key-value cache, and which rows are still in it."""
 
     def __init__(
-        self, network: Network, layers: Sequence[Layer], prompts: list[tuple[int, ...]], max_tokens: int
+        self, network: Network, adapter: Adapter | None, prompts: list[tuple[int, ...]], max_tokens: int
     ) -> None:
-        self._network, self._layers = network, layers
+        self._network, self._adapter = network, adapter
         self.prompts = prompts
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self.rows = torch.arange(len(prompts))
@@ -157,7 +155,7 @@ class _Batch:
         s = network.shape
         longest = int(self._lengths.max()) + max_tokens
         shape = (len(prompts), s.kv_heads, longest, s.head)
-        self._cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in layers]
+        self._cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in network.layers]
         self.trunk = torch.zeros(len(prompts), longest, s.width)
 
     def read_prompts(self) -> Tensor:
@@ -170,14 +168,14 @@ class _Batch:
         x = F.embedding(tokens, network.embedding)
         rotary = network.rotary(torch.arange(longest))
         groups = s.heads // s.kv_heads
-        for index, (layer, (keys, values)) in enumerate(zip(self._layers, self._cache, strict=True)):
+        for index, (layer, (keys, values)) in enumerate(zip(network.layers, self._cache, strict=True)):
             if index == network.trunk_layers:
                 self.trunk[:, :longest] = x
-            q, k, v = network.project(layer, x, rotary, None)
+            q, k, v = network.project(layer, x, rotary, self._adapter)
             keys[:, :, :longest], values[:, :, :longest] = k, v
             wide = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
             attended = F.scaled_dot_product_attention(q, *wide, is_causal=True)
-            x = network.finish(layer, x, attended.transpose(1, 2).flatten(2), None)
+            x = network.finish(layer, x, attended.transpose(1, 2).flatten(2), self._adapter)
         return network.normed(x[self.rows, self._lengths - 1])
 
     def read(self, tokens: Tensor, *, last: bool) -> Tensor:
@@ -190,18 +188,18 @@ class _Batch:
         rotary = cos[:, None, None], sin[:, None, None]
         unseen = (torch.arange(longest) > at[:, None])[:, None, None]
         here = torch.arange(len(self.rows))
-        for index, (layer, (keys, values)) in enumerate(zip(self._layers, self._cache, strict=True)):
+        for index, (layer, (keys, values)) in enumerate(zip(network.layers, self._cache, strict=True)):
             if index == network.trunk_layers:
                 self.trunk[self.rows, at] = x[:, 0]
                 if last:
                     break
-            q, k, v = network.project(layer, x, rotary, None)
+            q, k, v = network.project(layer, x, rotary, self._adapter)
             keys[here, :, at], values[here, :, at] = k[:, :, 0], v[:, :, 0]
             # One query a row: plain products beat the fused attention. ``[b, kv_heads, groups, head]``
             q = q.reshape(len(q), s.kv_heads, -1, s.head) * s.head**-0.5
             scores = (q @ keys[:, :, :longest].transpose(-1, -2)).masked_fill_(unseen, -torch.inf)
             attended = scores.softmax(-1) @ values[:, :, :longest]
-            x = network.finish(layer, x, attended.reshape(len(q), 1, -1), None)
+            x = network.finish(layer, x, attended.reshape(len(q), 1, -1), self._adapter)
         self._lengths[self.rows] += 1
         return network.normed(x[:, 0])
 
@@ -213,3 +211,18 @@ class _Batch:
         self._cache = [(keys[alive], values[alive]) for keys, values in self._cache]
         self.rows = self.rows[alive]
         return x[alive]
+
+
+@torch.no_grad()
+def with_trunk(network: Network, completions: Sequence[Completion], rows: int = 16) -> list[Completion]:
+    """The same completions, each with the trunk's output; those that have it are left alone."""
+    found = list(completions)
+    missing = sorted((len(c.prompt_ids) + len(c.ids), i) for i, c in enumerate(completions) if c.trunk is None)
+    for start in range(0, len(missing), rows):
+        part = [i for _, i in missing[start : start + rows]]
+        ids = [torch.tensor(found[i].prompt_ids + found[i].ids) for i in part]
+        for i, output, text in zip(
+            part, network.trunk(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)), ids, strict=True
+        ):
+            found[i] = replace(found[i], trunk=output[: len(text)].clone())
+    return found

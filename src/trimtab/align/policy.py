@@ -1,0 +1,138 @@
+"""The policy and its value estimate: an adapter and a value head on the network, as PPO's actor.
+
+The state of a row is the trunk's output at its tokens, so an update never reads the frozen layers. Log-probabilities are
+taken at the drawn tokens only: over a vocabulary of 49,152 the logits of one long batch would outweigh the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .adapter import Adapter, LoraConfig
+from .network import Network
+from .rollouts import Completion
+
+
+class Policy:
+    """Adapter, value head, temperature. `choose` is what `ppo.update` calls."""
+
+    def __init__(self, network: Network, adapter: Adapter, *, temperature: float = 1.0) -> None:
+        self.network, self.adapter, self.temperature = network, adapter, temperature
+        # Zero, so that the first advantages are the rewards themselves and not a random function of the text.
+        self.value_weight = torch.zeros(network.shape.width, requires_grad=True)
+        self.value_bias = torch.zeros((), requires_grad=True)
+
+    @classmethod
+    def fresh(cls, network: Network, config: LoraConfig, seed: int, *, temperature: float = 1.0) -> Policy:
+        """The base model: its adapter changes nothing yet."""
+        return cls(network, network.fresh_adapter(config, seed), temperature=temperature)
+
+    def value(self, x: Tensor) -> Tensor:
+        """The network's normed output ``[..., width]`` to values ``[...]``."""
+        return x @ self.value_weight + self.value_bias
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.adapter.parameters(), self.value_weight, self.value_bias]
+
+    def named(self) -> dict[str, Tensor]:
+        """Everything that is trained, by name; for checkpoints."""
+        return {**self.adapter.named(), "value.weight": self.value_weight, "value.bias": self.value_bias}
+
+    def load_named(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in self.named().items():
+                tensor.copy_(tensors[name])
+
+    def choose(self, states: Mapping[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropies and values ``[B, T]`` of drawn tokens; zeros after each row's end."""
+        x, where = drawn(self.network, states, self.adapter, actions.shape[1])
+        logprobs, entropies = token_logprobs(x, self.network.head, actions[where], self.temperature)
+        blank = torch.zeros(actions.shape)
+        return tuple(blank.masked_scatter(where, part) for part in (logprobs, entropies, self.value(x)))  # type: ignore[return-value]
+
+
+def states_of(completions: Sequence[Completion]) -> dict[str, Tensor]:
+    """What `choose` reads: the trunk's output padded on the right, and where prompt and completion end."""
+    if any(c.trunk is None for c in completions):
+        raise ValueError("The completions carry no trunk output; give them one with `with_trunk` first.")
+    return {
+        "trunk": torch.nn.utils.rnn.pad_sequence([c.trunk for c in completions], batch_first=True),  # type: ignore[misc]
+        "start": torch.tensor([len(c.prompt_ids) for c in completions]),
+        "length": torch.tensor([len(c.ids) for c in completions]),
+    }
+
+
+def drawn(network: Network, states: Mapping[str, Tensor], adapter: Adapter | None, width: int) -> tuple[Tensor, Tensor]:
+    """The normed output in front of each drawn token ``[N, width]``, and where in ``[B, T]`` those N stand."""
+    start, length = states["start"], states["length"]
+    # The last token of a row is drawn, never read: nothing is predicted after it. Padding is cut to this batch's rows.
+    longest = int((start + length).max()) - 1
+    x = network.upper(states["trunk"][:, :longest], adapter)
+    steps = torch.arange(width)
+    where = steps < length[:, None]
+    at = start[:, None] - 1 + steps
+    rows = torch.arange(len(start))[:, None].expand_as(at)
+    return x[rows[where], at[where]], where
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax at one token and the entropy, keeping one ``[N, vocabulary]`` tensor for the way back, not four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, head: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logprobs = F.linear(x, head)
+        if temperature != 1.0:
+            logprobs /= temperature
+        logprobs -= logprobs.logsumexp(-1, keepdim=True)
+        entropies = -(logprobs.exp() * logprobs).sum(-1)
+        ctx.save_for_backward(logprobs, head, tokens, entropies)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logprobs.gather(-1, tokens[:, None]).squeeze(-1), entropies
+
+    @staticmethod
+    def backward(ctx: Any, chosen: Tensor | None, entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:  # type: ignore[override]
+        logprobs, head, tokens, entropies = ctx.saved_tensors
+        p = logprobs.exp()
+        grad = torch.zeros_like(p) if chosen is None else p * -chosen[:, None]
+        if chosen is not None:
+            grad.scatter_add_(-1, tokens[:, None], chosen[:, None])
+        if entropy is not None and bool(entropy.any()):
+            grad -= p * (logprobs + entropies[:, None]) * entropy[:, None]
+        return grad @ head / ctx.temperature, None, None, None
+
+
+def token_logprobs(x: Tensor, head: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """log p(token) and the entropy ``[N]`` in nats, given normed outputs ``[N, width]``, with gradients to `x`."""
+    logprobs, entropies = _TokenLogprobs.apply(x, head, tokens, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropies
+
+
+@torch.no_grad()
+def logprobs_of(
+    network: Network, completions: Sequence[Completion], adapter: Adapter | None, *, temperature: float, rows: int = 8
+) -> Tensor:
+    """log p of each drawn token ``[B, longest]`` under an adapter (None: the reference)."""
+    width = max(len(c.ids) for c in completions)
+    found = torch.zeros(len(completions), width)
+    for part in by_length(completions, rows):
+        batch = [completions[i] for i in part]
+        states = states_of(batch)
+        x, where = drawn(network, states, adapter, width)
+        tokens = torch.cat([torch.tensor(c.ids) for c in batch])
+        found[part] = torch.zeros(len(part), width).masked_scatter(
+            where, token_logprobs(x, network.head, tokens, temperature)[0]
+        )
+    return found
+
+
+def by_length(completions: Sequence[Completion], rows: int) -> Iterator[list[int]]:
+    """Indices in groups of similar total length, so that little is padding."""
+    order = sorted(range(len(completions)), key=lambda i: len(completions[i].prompt_ids) + len(completions[i].ids))
+    for start in range(0, len(order), rows):
+        yield order[start : start + rows]

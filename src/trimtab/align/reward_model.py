@@ -1,0 +1,454 @@
+"""The reward model: how much people would like an answer, learned from preferences and from 0/1 labels alike.
+
+A second adapter on the policy's network, and a score head on the output at the answer's last token. One loss takes both
+kinds of judgement, a row's weight before each:
+
+- a preference: ``-log sigmoid(score(better) - score(worse))`` (Bradley-Terry; Ouyang et al. 2022, equation 1);
+- a label: ``-log sigmoid(+-(score - threshold))``, a threshold for each label, learned, so that the score's zero stays free.
+
+TRL's RewardTrainer does not fit: it takes pairs only, and it reads all layers in each epoch, where this trainer reads the
+trunk once. Measured by `benchmarks/alignment.py`.
+
+Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation 1 over samples of the base model
+(`normalise`), so that a step's size does not depend on how long the reward model trained.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimtab.domain.errors import InvalidInput, ModelFileError
+from trimtab.domain.judgement import Judgement, Kind, Said
+
+from .adapter import Adapter, LoraConfig, read_adapter, save_adapter
+from .base import Base
+from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
+from .network import Network
+from .rollouts import Completion
+
+_CARD = "reward.json"
+_CACHE = 768 * 1024**2
+"""Bytes of trunk output that are kept between epochs; rows beyond it are read again each time."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A judged text: its tokens, and how long it is for a person."""
+
+    ids: tuple[int, ...]
+    words: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A preference (`worse` is there) or a label (`good` is there)."""
+
+    judgement: Judgement
+    text: Text
+    worse: Text | None = None
+    good: bool | None = None
+    label: str = ""
+
+    @property
+    def texts(self) -> list[Text]:
+        return [self.text] if self.worse is None else [self.text, self.worse]
+
+
+def rows_of(
+    base: Base, judgements: Iterable[Judgement], *, bad: Sequence[str] = (), max_tokens: int = 512
+) -> list[Row]:
+    """Judgements as the trainer reads them. Demonstrations say nothing about a worse text and are left out.
+
+    Args:
+        bad: labels whose 1 means a bad answer (``toxic``); all others are good.
+        max_tokens: of prompt and answer together; longer ones are left out.
+    """
+    rows = []
+    for judged in judgements:
+        prompt = base.prompt_ids(judged.prompt)
+        text = _text(base, prompt, judged.completion)
+        if judged.kind is Kind.PREFERENCE:
+            row = Row(judged, text, worse=_text(base, prompt, judged.rejected))
+        elif judged.kind is Kind.LABEL and judged.value is not None:
+            row = Row(judged, text, good=bool(judged.value) != (judged.label in bad), label=judged.label)
+        else:
+            continue
+        if judged.weight > 0 and all(len(text.ids) <= max_tokens for text in row.texts):
+            rows.append(row)
+    return rows
+
+
+def _text(base: Base, prompt: tuple[int, ...], completion: str) -> Text:
+    return Text(prompt + base.completion_ids(completion), len(completion.split()))
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What a person may turn. The defaults separate the bundled data; see the benchmark."""
+
+    epochs: int = 2
+    """A reward model learns its set by heart in a few (Ouyang: one)."""
+    batch: int = 16
+    """Rows a step."""
+    microbatch: int = 8
+    """Texts that go through the network at once. Memory only."""
+    learning_rate: float = 5e-4
+    warmup: float = 0.1
+    """Share of the steps; then the rate falls to a tenth in a straight line."""
+    weight_decay: float = 0.01
+    checkpoint_every: int = 5
+    """Steps between two checkpoints."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RewardStep:
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    """Of this batch's rows, before the step."""
+    learning_rate: float
+    seconds: float
+
+
+class RewardModel:
+    """Scores answers. `adapter` and the score head are what training changes."""
+
+    def __init__(self, network: Network, base: Base, adapter: Adapter, *, head: Tensor) -> None:
+        self.network, self.base, self.adapter = network, base, adapter
+        self.head = head.detach().clone().requires_grad_()
+        """``[width]``."""
+        self.thresholds: dict[str, Tensor] = {}
+        self.mean, self.deviation = 0.0, 1.0
+
+    @classmethod
+    def fresh(cls, network: Network, base: Base, config: LoraConfig, seed: int = 0) -> RewardModel:
+        generator = torch.Generator().manual_seed(seed)
+        width = network.shape.width
+        head = torch.randn(width, generator=generator) / width  # small: all answers begin about equal
+        return cls(network, base, network.fresh_adapter(config, seed), head=head)
+
+    # ------------------------------------------------------------------ scoring
+
+    def score(self, prompt: Sequence[Said], completion: str) -> float:
+        """One answer's score, normalised when the model is."""
+        return self.scores([prompt], [completion])[0]
+
+    def scores(self, prompts: Sequence[Sequence[Said]], completions: Sequence[str]) -> list[float]:
+        ids = [
+            self.base.prompt_ids(prompt) + self.base.completion_ids(text)
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+        return self._normal(self._raw_of([torch.tensor(i) for i in ids]))
+
+    def scores_of(self, completions: Sequence[Completion]) -> list[float]:
+        """Scores of rollouts, from their trunk outputs where they carry them. A cut answer is scored where it was cut."""
+        if any(c.trunk is None for c in completions):
+            return self._normal(self._raw_of([torch.tensor(c.prompt_ids + c.ids) for c in completions]))
+        return self._normal(self._raw_of([c.trunk for c in completions if c.trunk is not None]))
+
+    def reward(
+        self, prompts: Sequence[Sequence[Said]], completions: Sequence[str], context: Sequence[Mapping[str, Any]]
+    ) -> list[float]:
+        """The model as one of `rewards.Weighted`'s parts."""
+        rollouts = [row.get("rollout") for row in context]
+        if rollouts and all(isinstance(rollout, Completion) for rollout in rollouts):
+            return self.scores_of(rollouts)  # type: ignore[arg-type]
+        return self.scores(prompts, completions)
+
+    def best_of(self, prompt: Sequence[Said], completions: Sequence[str]) -> tuple[int, list[float]]:
+        """The index of the best answer, and every score.
+
+        Raises:
+            InvalidInput: there is none to choose from.
+        """
+        if not completions:
+            raise InvalidInput("There is no completion to choose from. Sample at least one.")
+        scores = self.scores([prompt] * len(completions), completions)
+        return max(range(len(scores)), key=scores.__getitem__), scores
+
+    def normalise(self, completions: Sequence[Completion]) -> None:
+        """Make these (the base model's samples) mean 0 and deviation 1."""
+        self.mean, self.deviation = 0.0, 1.0
+        scores = torch.tensor(self.scores_of(completions))
+        self.mean, self.deviation = float(scores.mean()), max(float(scores.std(correction=0)), 1e-3)
+
+    def _normal(self, raw: Tensor) -> list[float]:
+        return [float(score) for score in (raw - self.mean) / self.deviation]
+
+    @torch.no_grad()
+    def _raw_of(self, sequences: Sequence[Tensor], rows: int = 16) -> Tensor:
+        """Raw scores of token ids ``[T]`` or trunk outputs ``[T, width]``."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        scores = torch.zeros(len(sequences))
+        for start in range(0, len(order), rows):
+            part = order[start : start + rows]
+            scores[part] = self.raw([sequences[i] for i in part])
+        return scores
+
+    def raw(self, sequences: Sequence[Tensor]) -> Tensor:
+        """Raw scores ``[B]``, with gradients to adapter and head."""
+        padded = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+        trunk = padded if padded.dim() == 3 else self.network.trunk(padded)
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
+        return self.network.upper(trunk, self.adapter)[torch.arange(len(last)), last] @ self.head
+
+    # ------------------------------------------------------------------ state
+
+    def threshold(self, label: str) -> Tensor:
+        return self.thresholds.setdefault(label, torch.zeros((), requires_grad=True))
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.named().values())
+
+    def named(self) -> dict[str, Tensor]:
+        labels = {f"threshold.{name}": tensor for name, tensor in sorted(self.thresholds.items())}
+        return {**self.adapter.named(), "base_model.model.score.weight": self.head, **labels}
+
+    def save(self, folder: Path) -> None:
+        """PEFT's files (task SEQ_CLS, so transformers loads it, too) and `reward.json`."""
+        head = {"base_model.model.score.weight": self.head.unsqueeze(0)}
+        save_adapter(self.adapter, folder, task="SEQ_CLS", extra=head)
+        card = {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "thresholds": {name: float(tensor.detach()) for name, tensor in self.thresholds.items()},
+            "trunk_layers": self.network.trunk_layers,
+        }
+        (folder / _CARD).write_text(json.dumps(card, indent=1), "utf-8")
+
+    @classmethod
+    def load(cls, network: Network, base: Base, folder: Path) -> RewardModel:
+        """Raises ModelFileError when the folder holds no reward model, InvalidInput when it is another network's."""
+        adapter, rest = read_adapter(folder)
+        network.check(adapter)
+        try:
+            card = json.loads((folder / _CARD).read_text("utf-8"))
+            model = cls(network, base, adapter, head=rest["score.weight"].squeeze(0))
+            model.mean, model.deviation = float(card["mean"]), float(card["deviation"])
+            thresholds = {str(name): float(value) for name, value in card["thresholds"].items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelFileError(f"{folder} holds no reward model ({error!r}). Train it again.") from error
+        model.thresholds = {name: torch.tensor(value, requires_grad=True) for name, value in thresholds.items()}
+        return model
+
+
+# ---------------------------------------------------------------------- training
+
+
+def train(
+    model: RewardModel, rows: Sequence[Row], config: RewardConfig, *, folder: Path | None = None
+) -> Iterator[RewardStep]:
+    """Train `model` in place, one step for each value yielded.
+
+    Args:
+        folder: for checkpoints; a run that was killed goes on from there, to the same weights.
+
+    Raises:
+        InvalidInput: there are no rows.
+        Conflict: the folder holds another run.
+    """
+    if not rows:
+        raise InvalidInput("There is no preference and no label to learn from. Rate some answers first.")
+    for label in sorted({row.label for row in rows if row.good is not None}):
+        model.threshold(label)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    order = _order(len(rows), config)
+    checkpoints = Checkpoints(folder, repr((config, [row.judgement.id for row in rows]))) if folder else None
+    done = _resume(model, optimizer, checkpoints)
+    trunks = _Trunks(model.network)
+    for step in range(done, len(order)):
+        start = time.perf_counter()
+        rate = config.learning_rate * _schedule(step, len(order), config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, right = _learn(model, [rows[i] for i in order[step]], trunks, config.microbatch)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if checkpoints and ((step + 1) % config.checkpoint_every == 0 or step + 1 == len(order)):
+            checkpoints.save(step + 1, {**model.named(), **optimizer_tensors(optimizer)}, {})
+        yield RewardStep(step + 1, len(order), loss, right, rate, time.perf_counter() - start)
+
+
+def _order(count: int, config: RewardConfig) -> list[list[int]]:
+    shuffle = random.Random(config.seed)  # noqa: S311 (an order, not a secret)
+    batches: list[list[int]] = []
+    for _ in range(config.epochs):
+        indices = list(range(count))
+        shuffle.shuffle(indices)
+        batches += [indices[start : start + config.batch] for start in range(0, count, config.batch)]
+    return batches
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    rising = max(1, round(steps * warmup))
+    return (step + 1) / rising if step < rising else 1.0 - 0.9 * (step - rising) / max(1, steps - rising)
+
+
+def _resume(model: RewardModel, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints | None) -> int:
+    state = checkpoints.latest() if checkpoints else None
+    if state is None:
+        return 0
+    with torch.no_grad():
+        for name, tensor in model.named().items():
+            tensor.copy_(state.tensors[name])
+    load_optimizer(optimizer, state.tensors)
+    return state.step
+
+
+class _Trunks:
+    """The trunk's output of each text, kept while there is room."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._bytes = 0
+
+    def of(self, texts: Sequence[Text]) -> list[Tensor]:
+        missing = {text.ids for text in texts if text.ids not in self._kept}
+        found = dict(self._read(sorted(missing, key=lambda ids: (len(ids), ids))))
+        outputs = [found[text.ids] if text.ids in found else self._kept[text.ids] for text in texts]
+        for ids, output in found.items():
+            if self._bytes + output.nbytes <= _CACHE:
+                self._kept[ids] = output
+                self._bytes += output.nbytes
+        return outputs
+
+    def _read(self, missing: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        for start in range(0, len(missing), 8):
+            part = missing[start : start + 8]
+            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in part], batch_first=True)
+            for ids, output in zip(part, self._network.trunk(padded), strict=True):
+                yield ids, output[: len(ids)].clone()
+
+
+def _learn(model: RewardModel, rows: Sequence[Row], trunks: _Trunks, microbatch: int) -> tuple[float, float]:
+    """Leave the batch's gradient in the parameters; its mean loss and the share of rows that were right."""
+    total = sum(row.judgement.weight for row in rows)
+    ordered = sorted(rows, key=lambda row: max(len(text.ids) for text in row.texts))
+    size = max(1, microbatch // 2)  # a preference has two texts and stays together
+    loss, right = 0.0, 0
+    for start in range(0, len(ordered), size):
+        part = ordered[start : start + size]
+        margins = margins_of(model, part, model.raw(trunks.of([text for row in part for text in row.texts])))
+        weights = torch.tensor([row.judgement.weight for row in part])
+        share = (weights * F.softplus(-margins)).sum() / total
+        share.backward()  # type: ignore[no-untyped-call]
+        loss += float(share.detach())
+        right += int((margins > 0).sum())
+    return loss, right / len(rows)
+
+
+def margins_of(model: RewardModel, rows: Sequence[Row], scores: Tensor) -> Tensor:
+    """By how many nats each row is right ``[rows]``; scores are those of all their texts, in order."""
+    margins, at = [], 0
+    for row in rows:
+        if row.worse is not None:
+            margins.append(scores[at] - scores[at + 1])
+        else:
+            above = scores[at] - model.threshold(row.label)
+            margins.append(above if row.good else -above)
+        at += len(row.texts)
+    return torch.stack(margins)
+
+
+# ---------------------------------------------------------------------- the report
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows of similar confidence: how sure the model was on average, and how often it was right."""
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    judgement: Judgement
+    margin: float
+    """Nats; the more negative, the surer it was of the wrong one."""
+
+
+@dataclass(frozen=True)
+class RewardReport:
+    """What held-out judgements say about the model."""
+
+    rows: int
+    accuracy: float
+    preference_accuracy: float | None
+    label_accuracy: float | None
+    calibration_error: float
+    """Expected calibration error: mean distance of confidence and accuracy over the bins, weighted by rows."""
+    bins: tuple[Bin, ...]
+    length_correlation: float
+    """Of score and words, Pearson, over all texts. Near 1: it pays for length."""
+    accuracy_shorter_better: float | None
+    """On pairs whose better answer is the shorter."""
+    accuracy_longer_better: float | None
+    mistakes: tuple[Mistake, ...]
+
+
+@torch.no_grad()
+def report(model: RewardModel, rows: Sequence[Row], *, bins: int = 10, mistakes: int = 10) -> RewardReport:
+    """Judge the model by rows it was not trained on.
+
+    Raises:
+        InvalidInput: there are none.
+    """
+    if not rows:
+        raise InvalidInput("There are no held-out judgements to judge the reward model by. Keep some back.")
+    texts = [text for row in rows for text in row.texts]
+    scores = model._raw_of([torch.tensor(text.ids) for text in texts])
+    margins = margins_of(model, rows, scores).tolist()
+    pairs = [(row, m) for row, m in zip(rows, margins, strict=True) if row.worse is not None]
+    curve = _calibration(margins, bins)
+    worst = sorted(zip(margins, rows, strict=True), key=lambda pair: pair[0])
+    return RewardReport(
+        rows=len(rows),
+        accuracy=_share(margins) or 0.0,
+        preference_accuracy=_share([m for _, m in pairs]),
+        label_accuracy=_share([m for row, m in zip(rows, margins, strict=True) if row.worse is None]),
+        calibration_error=sum(b.rows * abs(b.confidence - b.accuracy) for b in curve) / len(rows),
+        bins=tuple(curve),
+        length_correlation=_correlation(scores, torch.tensor([float(text.words) for text in texts])),
+        accuracy_shorter_better=_share([m for row, m in pairs if row.worse and row.text.words < row.worse.words]),
+        accuracy_longer_better=_share([m for row, m in pairs if row.worse and row.text.words > row.worse.words]),
+        mistakes=tuple(Mistake(row.judgement, margin) for margin, row in worst[:mistakes] if margin < 0),
+    )
+
+
+def _share(margins: Sequence[float]) -> float | None:
+    return sum(margin > 0 for margin in margins) / len(margins) if margins else None
+
+
+def _calibration(margins: Sequence[float], bins: int) -> list[Bin]:
+    """Confidence is the probability of the side the model is on: 0.5 to 1."""
+    groups: dict[int, list[tuple[float, bool]]] = {}
+    for margin in margins:
+        confidence = 1 / (1 + math.exp(-min(abs(margin), 30.0)))
+        groups.setdefault(min(int((confidence - 0.5) * 2 * bins), bins - 1), []).append((confidence, margin > 0))
+    return [
+        Bin(sum(c for c, _ in group) / len(group), sum(r for _, r in group) / len(group), len(group))
+        for _, group in sorted(groups.items())
+    ]
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    spread = float(x.norm() * y.norm())
+    return float((x * y).sum()) / spread if spread > 1e-9 else 0.0
