@@ -164,6 +164,11 @@ def _write(path: Path, text: str) -> None:
             out.flush()
             os.fsync(out.fileno())
         Path(name).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name is on disk as well
+        finally:
+            os.close(folder)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
