@@ -165,6 +165,9 @@ def test_other_tools_read_the_files_as_trls_conversations() -> None:
         first = json.loads((bundled.DATA / f"{name}.jsonl").read_text("utf-8").splitlines()[0])
         assert columns <= set(first)
         assert [message["role"] for message in first["prompt"]][-1] == "user"
+    kinds = list(bundled.DATA.glob("preferences_*.jsonl"))
+    columns_of = {tuple(json.loads(line)) for path in kinds for line in path.read_text("utf-8").splitlines()}
+    assert len(columns_of) == 1, "or no table can be made of all of them"
 
 
 @pytest.mark.skipif(shutil.which("git") is None or not (REPOSITORY / ".git").exists(), reason="not a git checkout")
