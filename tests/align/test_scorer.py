@@ -57,19 +57,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _by_hand(folder: Path, one: Continuation) -> float:
+def _by_hand(folder: Path, wanted: list[Continuation]) -> list[float]:
+    """One token at a time, without a batch, from the logits of the whole model."""
     model = LlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    messages = [{"role": said.role, "content": said.content} for said in one.messages]
-    opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    before = tokenizer(opening, add_special_tokens=False)["input_ids"]
-    text = tokenizer(one.text, add_special_tokens=False)["input_ids"]
-    total = 0.0
-    for i, token in enumerate(text):
-        with torch.no_grad():
-            logits = model(torch.tensor([before + text[:i]])).logits[0, -1]
-        total += float(logits.log_softmax(-1)[token])
-    return total
+    totals = []
+    for one in wanted:
+        messages = [{"role": said.role, "content": said.content} for said in one.messages]
+        opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        before = tokenizer(opening, add_special_tokens=False)["input_ids"]
+        text = tokenizer(one.text, add_special_tokens=False)["input_ids"]
+        total = 0.0
+        for i, token in enumerate(text):
+            with torch.no_grad():
+                logits = model(torch.tensor([before + text[:i]])).logits[0, -1]
+            total += float(logits.log_softmax(-1)[token])
+        totals.append(total)
+    return totals
 
 
 def test_a_batch_of_unequal_texts_is_scored_as_each_one_by_hand(folder: Path) -> None:
@@ -82,9 +86,10 @@ def test_a_batch_of_unequal_texts_is_scored_as_each_one_by_hand(folder: Path) ->
         Continuation(question, "yes , it is good ."),
         Continuation(told, "a b"),
     ]
+    by_hand = _by_hand(folder, wanted)
     for batch_tokens in (1, 40, 4096):
         found = TorchScorer(folder, batch_tokens=batch_tokens)(wanted)
-        assert [one.total for one in found] == pytest.approx([_by_hand(folder, one) for one in wanted], abs=1e-4)
+        assert [one.total for one in found] == pytest.approx(by_hand, abs=1e-4)
     assert found[2].mean == pytest.approx(found[2].total / found[2].tokens)
 
 
