@@ -10,7 +10,9 @@ import numpy as np
 import openvino as ov
 from openvino._offline_transformations import paged_attention_transformation
 
-EXACT = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0, "INFERENCE_PRECISION_HINT": "f32"}
+from trimtab.llm.openvino_runtime import Runtime
+
+EXACT = Runtime.exact().properties()
 _BLOCK = 32
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads must not burn a busy machine's cores
 
 import peft
 import torch
@@ -56,9 +59,14 @@ def logp(base: Path, sequences: list[list[int]], lora: Path | None = None) -> li
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with _quiet():
         model = peft.PeftModel.from_pretrained(model, lora) if lora else model
+    found = []
     with torch.no_grad():
-        logits = [model(torch.tensor([ids])).logits[0].double() for ids in sequences]
-        return [torch.log_softmax(rows, -1).numpy() for rows in logits]
+        for at in range(0, len(sequences), 16):
+            some = sequences[at : at + 16]
+            longest = max(map(len, some))  # padded on the right, where no token looks
+            logits = model(torch.tensor([ids + [0] * (longest - len(ids)) for ids in some])).logits.double()
+            found += [torch.log_softmax(rows[: len(ids)], -1).numpy() for rows, ids in zip(logits, some, strict=True)]
+    return found
 
 
 @contextmanager
