@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from trimtab.align.raters import Agreement, agreement
 from trimtab.align.queue import Candidate, Uncertainty, ordered
+from trimtab.align.raters import Agreement, agreement
 from trimtab.store import judgements, labelling
 from trimtab.store.judgements import Answer
 from trimtab.store.labelling import Open

@@ -298,15 +298,15 @@ async def test_who_curates_leaves_out_and_lets_in_and_can_undo_it(tmp_path: Path
         answer = await ann.answer("What is tea?")
         kept = await ann.say(kind="thumb", message_id=answer["id"], value=1)
         decision = f"/v1/feedback/{kept['id']}/decision"
-        assert (await me.http.put(decision, json={"decision": "exclude", "reason": "spam"})).status_code == 200
+        assert (await me.http.post(decision, json={"decision": "exclude", "reason": "spam"})).status_code == 200
         (told,) = (await me.get("/v1/feedback/outcomes", everybody=True))["feedback"]
         assert (told["by"], told["rule"], told["why"], told["decision"]) == ("ann", "by hand", "spam", "exclude")
-        assert (await me.http.put(decision, json={"decision": "undo"})).status_code == 200
+        assert (await me.http.post(decision, json={"decision": "undo"})).status_code == 200
         (told,) = (await ann.get("/v1/feedback/outcomes"))["feedback"]
         assert told["trains"]
-        assert (await ann.http.put(decision, json={"decision": "include"})).status_code == 403
+        assert (await ann.http.post(decision, json={"decision": "include"})).status_code == 403
         assert (await ann.http.get("/v1/feedback/outcomes", params={"everybody": True})).status_code == 403
-        assert (await ann.http.put(decision, json={"decision": "exclude"})).status_code == 200
+        assert (await ann.http.post(decision, json={"decision": "exclude"})).status_code == 200
 
 
 async def test_importing_twice_adds_nothing_and_taking_it_back_leaves_nothing(tmp_path: Path) -> None:

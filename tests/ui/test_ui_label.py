@@ -125,10 +125,10 @@ def test_what_becomes_of_feedback_is_shown_and_can_be_changed(server: Standin) -
     click(app, "let-0")
     click(app, "leave-1")
     click(app, "refuse-1")
-    sent = [(method, path, body) for method, path, body in server.asked if method in ("PUT", "PATCH")]
+    sent = [(method, path, body) for method, path, body in server.asked if method == "PATCH" or "decision" in path]
     assert sent == [
-        ("PUT", "/v1/feedback/fbk_1/decision", {"decision": "include"}),
-        ("PUT", "/v1/feedback/fbk_2/decision", {"decision": "exclude"}),
+        ("POST", "/v1/feedback/fbk_1/decision", {"decision": "include"}),
+        ("POST", "/v1/feedback/fbk_2/decision", {"decision": "exclude"}),
         ("PATCH", "/v1/feedback/fbk_2", {"consent": False}),
     ]
 

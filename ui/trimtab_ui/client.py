@@ -154,7 +154,7 @@ class Client:
         return self._json("GET", "/v1/feedback/outcomes", params={"everybody": everybody})
 
     def decide_feedback(self, feedback_id: str, decision: str) -> dict[str, Any]:
-        return self._json("PUT", f"/v1/feedback/{feedback_id}/decision", json={"decision": decision})
+        return self._json("POST", f"/v1/feedback/{feedback_id}/decision", json={"decision": decision})
 
     def set_consent(self, feedback_id: str, consent: bool) -> dict[str, Any]:
         return self._json("PATCH", f"/v1/feedback/{feedback_id}", json={"consent": consent})

@@ -142,8 +142,8 @@ def _compare(item: Mapping[str, Any], key: str) -> None:
                 render_untrusted(str(answer["text"]))
     with st.container(horizontal=True, gap="small", key="label-actions"):
         for text, chosen, rejected, shortcut in (
-            ("A is better", one, other, "Left"),
-            ("B is better", other, one, "Right"),
+            ("A is better", one, other, "A"),
+            ("B is better", other, one, "B"),
         ):
             said = {"kind": "preference", "chosen_id": chosen["id"], "rejected_id": rejected["id"]}
             st.button(plain(text), key=f"label-{text[0].lower()}", shortcut=shortcut, type="primary",

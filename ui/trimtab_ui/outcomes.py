@@ -71,7 +71,7 @@ def _actions(row: Mapping[str, Any], number: int, curates: bool) -> None:
 
 
 def _button(text: str, key: str, work: Any, *args: Any) -> None:
-    st.button(plain(text), key=key, type="tertiary", on_click=work, args=args)
+    st.button(plain(text), key=key, on_click=work, args=args)
 
 
 def _decide(feedback_id: str, decision: str) -> None:

@@ -116,7 +116,7 @@ async def change(app: App, caller: Known, feedback_id: str, body: Change) -> dic
     return _public(await app.database.write(feedback.set_consent, caller.id, feedback_id, body.consent))
 
 
-@router.put("/{feedback_id}/decision")
+@router.post("/{feedback_id}/decision")
 async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> dict[str, Any]:
     """Leave a row out, let it in, or take that back. Everybody may leave out their own; the rest is for curators."""
 

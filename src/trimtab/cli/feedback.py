@@ -138,7 +138,7 @@ def undo(feedback: Id) -> None:
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL in TRL's columns, or HH-RLHF.")],
+    file: Annotated[Path, typer.Argument(help="JSONL in TRL's columns, or HH-RLHF.")],
     label: Annotated[str, typer.Option(help="What 0/1 labels without a name of their own are about.")] = "helpful",
     name: Annotated[str, typer.Option(help="What to call it; default the file's name.")] = "",
     as_json: AsJson = False,
@@ -149,7 +149,7 @@ def import_file(
 
     name, new, total = name or file.name, 0, 0
     bad: list[Bad] = []
-    with _open() as (_, database), file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+    with _open() as (_, database), _source(file) as lines:
         for batch in _batches(read(lines, name, label=label)):
             rows = [row for row in batch if not isinstance(row, Bad)]
             bad += [row for row in batch if isinstance(row, Bad)]
@@ -318,6 +318,18 @@ def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
             batch = []
     if batch:
         yield batch
+
+
+@contextlib.contextmanager
+def _source(file: Path) -> Iterator[Any]:
+    from trimtab.domain.errors import InvalidInput
+
+    try:
+        lines = file.open(encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}. Name a JSONL file.") from error
+    with lines:
+        yield lines
 
 
 @contextlib.contextmanager
