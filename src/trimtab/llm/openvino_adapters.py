@@ -11,7 +11,9 @@ all three). So the choice is made inside the graph (`openvino_slots.py`):
 - Any mix of adapters is one batch, and each request's numbers are those of its solo run.
 
 A new adapter means a new model (`with_adapters`, a second or two) and a new pipeline, built beside the running one. A
-prompt that is tagged cannot be given a repetition penalty: GenAI looks its first token up in the logits and refuses.
+model with one adapter of rank 8 on every matrix took 11-25 % more CPU for a prompt and 22-44 % more for a token alone
+(busy machine, two runs), also for requests that want none: serve without adapters when none is wanted. A prompt that is
+tagged cannot be given a repetition penalty: GenAI looks its first token up in the logits and refuses.
 """
 
 from __future__ import annotations
