@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from trimtab.domain.errors import EngineError, InvalidInput
+from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
 
 from .engine import Capabilities, EngineOptions
 from .openvino_folder import CARD, ModelCard, read_card
@@ -88,9 +88,15 @@ class OpenVinoEngine(SupervisedEngine):
 
     def _prepare(self) -> None:
         if not (self.model_path / CARD).is_file():
-            self._folder = prepare_openvino(
-                self.model_path, self._cache_dir, precision=self._precision, on_progress=self._on_progress
-            )
+            try:
+                self._folder = prepare_openvino(
+                    self.model_path, self._cache_dir, precision=self._precision, on_progress=self._on_progress
+                )
+            except OSError as error:
+                raise ModelFileError(
+                    f"{self.model_path} cannot be converted into {self._cache_dir} ({error.strerror}). "
+                    "Free some space there, or mend the folder."
+                ) from error
         self._card = read_card(self._folder)
 
     def _config(self) -> dict[str, Any]:

@@ -333,6 +333,8 @@ def engine_for(shipped: Path, options: ServingOptions) -> Choice:
         InvalidInput: the engine asked for cannot.
         ModelFileError: the file cannot be read.
     """
+    if options.as_shipped and options.engine == "auto":
+        return Choice("llamacpp", "the setting `weights` asks for the file as it was shipped; openvino converts it")
     tools = profile_for(shipped).tools if options.tools_mode == "auto" else options.tools_mode
     return choose(shipped, options.engine, native_tools=tools == "native")
 
