@@ -41,6 +41,7 @@ from trimtab.store.encoding import whole
 from trimtab.store.history import Histories
 from trimtab.store.migrate import migrate
 from trimtab.store.once import forget_old, once
+from trimtab.training import Trainings
 from trimtab.versions import Versions, Voice
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Trimtab:
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         given = Voice("", profile.name, model, served.bare if served else model, profile)
         self.versions = Versions(database, Registry(settings.versions_dir), served, given, warm=self._warm)
+        self.trainings = Trainings(settings, database, self.versions)
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None

@@ -1,0 +1,89 @@
+"""`/v1/jobs`: trainings in the background; starting, watching, pausing and ending them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from trimtab.align.jobs import Job, Jobs
+
+from .access import App, Known, Operator
+from .threads import Body
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class Order(Body):
+    kind: str = Field(max_length=40)
+    recipe: dict[str, Any] = {}
+
+
+@router.get("")
+async def listed(app: App, caller: Known) -> dict[str, Any]:
+    jobs = app.trainings.jobs
+    return {"jobs": await asyncio.to_thread(lambda: [_entry(jobs, job) for job in reversed(jobs.listed())])}
+
+
+@router.post("", status_code=201)
+async def submit(app: App, caller: Operator, body: Order) -> dict[str, Any]:
+    job = await app.trainings.submit(body.kind, body.recipe, by=caller.name)
+    return _entry(app.trainings.jobs, job)
+
+
+@router.get("/{job_id}")
+async def one(app: App, caller: Known, job_id: str) -> dict[str, Any]:
+    jobs = app.trainings.jobs
+    job = jobs.get(job_id)
+    return _entry(jobs, job) | {"recipe": job.recipe}
+
+
+@router.get("/{job_id}/progress")
+async def progress(app: App, caller: Known, job_id: str, after: int = 0) -> dict[str, Any]:
+    """What it reported from its `after`-th report on, and how it stands."""
+    jobs = app.trainings.jobs
+    job = jobs.get(job_id)
+    lines = await asyncio.to_thread(jobs.progress, job, max(0, after))
+    return {"progress": lines, "next": max(0, after) + len(lines), "job": _entry(jobs, job)}
+
+
+@router.get("/{job_id}/log")
+async def log(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
+    jobs = app.trainings.jobs
+    return {"log": await asyncio.to_thread(jobs.log, jobs.get(job_id))}
+
+
+@router.post("/{job_id}/pause")
+async def pause(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
+    return await _wished(app.trainings.jobs, job_id, Jobs.pause)
+
+
+@router.post("/{job_id}/resume")
+async def resume(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
+    return await _wished(app.trainings.jobs, job_id, Jobs.resume)
+
+
+@router.post("/{job_id}/cancel")
+async def cancel(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
+    return await _wished(app.trainings.jobs, job_id, Jobs.cancel)
+
+
+async def _wished(jobs: Jobs, job_id: str, wish: Any) -> dict[str, Any]:
+    job = jobs.get(job_id)
+    await asyncio.to_thread(wish, jobs, job)
+    return _entry(jobs, job)
+
+
+def _entry(jobs: Jobs, job: Job) -> dict[str, Any]:
+    state = jobs.state(job)
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "by": job.by,
+        "created_at": job.created_at,
+        **{key: value for key, value in asdict(state).items() if key != "pid"},
+        "eta": state.eta,
+    }

@@ -1,0 +1,107 @@
+"""Trainings of this installation: what people order becomes a job, and what a job made becomes a version.
+
+The worker's process knows nothing of the database: before a job begins the feedback it is to learn from is written
+into a data set, and when it is done its version is made known here, together with the feedback that shaped it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from trimtab.align.foreman import Foreman
+from trimtab.align.jobs import Job, Jobs, Status
+from trimtab.domain.errors import InvalidInput, TrimtabError
+from trimtab.settings import Settings
+from trimtab.store import versions
+from trimtab.store.database import Database
+from trimtab.versions import Versions
+from trimtab.works import KINDS
+
+_log = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 1.0
+
+KNOWN = "known"
+"""A file in a job's folder: its result is in the database."""
+
+
+class Trainings:
+    """One for an installation. Jobs go on from where they were when it is opened again."""
+
+    def __init__(self, settings: Settings, database: Database, answering: Versions) -> None:
+        self.settings = settings
+        self.database = database
+        self.versions = answering
+        self.jobs = Jobs(settings.jobs_dir)
+        self._foreman = Foreman(self.jobs, [sys.executable, "-m", "trimtab.works"])
+
+    @asynccontextmanager
+    async def going(self) -> AsyncIterator[None]:
+        """While this is open jobs are worked on, one at a time, and what they made is made known."""
+        self._foreman.start()
+        collector = asyncio.create_task(self._collect_on(), name="collect trained versions")
+        try:
+            yield
+        finally:
+            collector.cancel()
+            await asyncio.gather(collector, return_exceptions=True)
+            await asyncio.to_thread(self._foreman.stop)
+
+    async def _collect_on(self) -> None:
+        while True:
+            try:
+                await self.collect()
+            except Exception:
+                _log.exception("could not look after the jobs; trying again")
+            await asyncio.sleep(COLLECT_SECONDS)
+
+    async def submit(self, kind: str, recipe: Mapping[str, Any], *, by: str) -> Job:
+        """Queue a job.
+
+        Raises:
+            InvalidInput: no such kind, or the recipe is wrong; says where.
+            MissingExtra: the `align` extra is not installed.
+        """
+        if kind not in KINDS:
+            raise InvalidInput(f"No kind of job is named {kind!r}. There are: {', '.join(KINDS)}.")
+        return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
+
+    async def collect(self) -> None:
+        """Make the versions of finished jobs known. Safe to repeat, and to be cut off."""
+        for job in await asyncio.to_thread(self.jobs.listed):
+            mark = job.folder / KNOWN
+            if mark.exists() or self.jobs.state(job).status is not Status.DONE:
+                continue
+            try:
+                await self._make_known(job)
+            except TrimtabError as error:
+                _log.error("the version of job %s is not taken over: %s", job.id, error.message)
+            mark.touch()
+
+    async def _make_known(self, job: Job) -> None:
+        result = self.jobs.state(job).result
+        if not result.get("version"):
+            return
+        version = await asyncio.to_thread(self.versions.registry.verified, str(result["version"]))
+        manifest, evidence = version.manifest, dict(result.get("evidence", {}))
+        status = versions.READY if evidence.get("verdict") == "promote" else versions.HELD
+        shaped_by = [str(row) for row in result.get("feedback_ids", [])]
+
+        def known(connection: Any) -> None:
+            versions.add(
+                connection,
+                version.id,
+                manifest.name,
+                manifest.to_json(),
+                digest=manifest.digest,
+                parent=manifest.lineage.parent or None,
+                shaped_by=shaped_by,
+            )
+            versions.judge(connection, version.id, status, evidence)
+
+        await self.database.write(known)
