@@ -9,7 +9,9 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trimtab.align.scorer import Continuation, TorchScorer
+from trimtab.align.base import load_base
+from trimtab.align.network import Network
+from trimtab.align.scorer import Continuation, NetworkScorer, TorchScorer
 from trimtab.domain.errors import InvalidInput, ModelFileError
 from trimtab.domain.judgement import Said
 
@@ -91,6 +93,22 @@ def test_a_batch_of_unequal_texts_is_scored_as_each_one_by_hand(folder: Path) ->
         found = TorchScorer(folder, batch_tokens=batch_tokens)(wanted)
         assert [one.total for one in found] == pytest.approx(by_hand, abs=1e-4)
     assert found[2].mean == pytest.approx(found[2].total / found[2].tokens)
+
+
+def test_the_network_that_is_aligned_gives_the_same_numbers_without_a_second_copy(folder: Path) -> None:
+    base = load_base(folder)
+    told = Said("system", "the good a b c")
+    wanted = [
+        Continuation((told, Said("user", question)), text)
+        for question in ("is it good ?", "is it bad ?", "is it a or b or c ?")
+        for text in ("yes", "no", "yes , it is good .")
+    ]
+    plain = [one.total for one in TorchScorer(folder)(wanted)]
+    for trunk_layers in (0, 2):
+        network = Network(base, trunk_layers=trunk_layers, bf16=False)
+        for batch_tokens in (1, 4096):
+            found = NetworkScorer(base, network, batch_tokens=batch_tokens)(wanted)
+            assert [one.total for one in found] == pytest.approx(plain, abs=1e-4)
 
 
 def test_one_word_answers_to_one_question_are_probabilities_of_one_place(folder: Path) -> None:
