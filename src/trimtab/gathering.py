@@ -5,6 +5,7 @@ The only place that knows both the store and the alignment's data.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def _judgement(record: Record, kind: Kind, known: Given, about: dict[str, str], 
         "source": Source(about.get("imported", Source.PERSON)),
         "person": "" if "imported" in about else row["owner_id"],
         "version": str(lineage.get("version") or lineage.get("model") or ""),
-        "at": float(row["updated_at"]),
+        "at": float(row["created_at"]),
         "consent": record.consent,
         "ours": not known.composed and "origin" not in about,
         "tainted": known.tainted,
@@ -190,16 +191,18 @@ class Outcome:
     """What becomes of one judgement. `rule` and `why` are empty when it trains."""
 
     row: Judgement
+    owner: str
+    """The id of who gave it."""
     by: str
-    """The name of who gave it."""
+    """Their name."""
     rule: str = ""
     why: str = ""
     decision: str | None = None
     """What somebody decided about it by hand."""
 
 
-def outcomes(connection: Connection, rules: Rules, how: Reading = Reading(), owner: str | None = None) -> list[Outcome]:
-    """Of everybody's feedback, or one person's, the latest first. What is left out depends on everybody's."""
+def outcomes(connection: Connection, rules: Rules, how: Reading = Reading()) -> list[Outcome]:
+    """Of everybody's feedback, the latest first."""
     records = judgements.records(connection)
     rows = judgements_of(records, how)
     found = curate(rows, rules, _decisions(connection))
@@ -208,12 +211,28 @@ def outcomes(connection: Connection, rules: Rules, how: Reading = Reading(), own
     told = []
     for row in rows:
         record = givers[row.about["feedback"]]
-        if owner is None or record.feedback["owner_id"] == owner:
-            dropped = left_out.get(row.id)
-            why = (dropped.rule, dropped.reason) if dropped else ("", "")
-            decided = record.decision["decision"] if record.decision else None
-            told.append(Outcome(row, str(record.feedback["by"] or ""), *why, decided))
+        dropped = left_out.get(row.id)
+        why = (dropped.rule, dropped.reason) if dropped else ("", "")
+        decided = record.decision["decision"] if record.decision else None
+        told.append(Outcome(row, record.feedback["owner_id"], str(record.feedback["by"] or ""), *why, decided))
     return told[::-1]
+
+
+class Outcomes:
+    """What became of everybody's feedback, worked out once for each state of it: whoever asks often costs nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: tuple[Any, list[Outcome]] | None = None
+
+    def of(self, connection: Connection, settings: Settings, how: Reading) -> list[Outcome]:
+        """The latest first."""
+        rules = rules_of(connection, settings)
+        with self._lock:
+            at = (judgements.state(connection), rules)
+            if self._known is None or self._known[0] != at:
+                self._known = (at, outcomes(connection, rules, how))
+            return self._known[1]
 
 
 def rules_of(connection: Connection, settings: Settings) -> Rules:

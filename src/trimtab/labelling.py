@@ -24,8 +24,9 @@ from .given import Given, given
 
 Mode = Literal["label", "compare"]
 LOOKED_AT = 200
-"""Candidates that are read and scored for one question; the list is put in order before that by how often each was
-judged."""
+"""Candidates that are read for one question; the list is put in order before that by how often each was judged."""
+SCORED = 32
+"""Of those, how many are scored: a reward model takes its time, and somebody waits."""
 
 
 @dataclass
@@ -61,9 +62,9 @@ class Labelling:
         for start in range(0, len(order), LOOKED_AT):
             some = [rough[one.id] for one in order[start : start + LOOKED_AT]]
             found = judgements.answers(connection, {message for one in some for message in one.messages})
-            known = [(one, candidate) for one in some if (candidate := self._candidate(one, found)) is not None]
+            known = [candidate for one in some if (candidate := self._candidate(one, found)) is not None]
             if known:
-                first = ordered([candidate for _, candidate in known], rater, done, self.uncertainty)[0]
+                first = ordered(known[:SCORED], rater, done, self.uncertainty)[0]
                 return _shown(rough[first.id], found)
         return None
 

@@ -150,6 +150,15 @@ def test_who_voted_with_others_counts_more_than_who_was_never_compared() -> None
     found = curate([*rows, label("new", "something else")])
     assert found.people["new"].weight == 0.5
     assert found.people["usr_0"].weight == 1.0
+    assert {row.weight for row in found.rows} == {1.0}
+
+
+def test_rows_weigh_as_much_as_their_person_agrees() -> None:
+    rows = [label(f"usr_{n}", f"thing {t}", t % 2 if n or t > 1 else 1 - t % 2) for n in range(3) for t in range(8)]
+    found = curate([*rows, label("usr_0", "more"), label("usr_1", "most")])
+    weights = {row.person: row.weight for row in found.rows if row.about["feedback"].endswith(("more", "most"))}
+    assert weights == {"usr_0": found.people["usr_0"].weight, "usr_1": 1.0}
+    assert 0.5 < weights["usr_0"] < 1.0
 
 
 # ---------------------------------------------------------------------- what never trains

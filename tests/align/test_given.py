@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from scripted_app import Desk
 from trimtab.connect.toolbox import Toolbox
@@ -156,6 +156,13 @@ async def test_a_small_model_that_phrases_a_result() -> None:
 async def test_a_failure_told_to_the_person_is_not_the_models_word() -> None:
     found, _ = await run([call("desk_drop", what="lamp")], SMALL, "Drop the lamp", desk=Desk())
     assert found.composed == "a tool's own sentence was told"
+
+
+async def test_a_question_for_a_missing_value_is_not_the_models_word() -> None:
+    routing = {"strategy": "guided", "offered": [], "chosen": ["desk_look"], "threshold": 0.5}
+    asks = AIMessage("Which drawer?", response_metadata={"trimtab_asks": True, "trimtab_routing": routing})
+    found, _ = await run([asks], SMALL, "Look into a drawer", desk=Desk())
+    assert found.composed == "a missing value was asked for"
 
 
 async def test_altered_text_is_noticed() -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trimtab.domain.judgement import Blame, Judgement, Kind, Source
@@ -113,8 +113,14 @@ def curate(
     work.take(rows)
     for step in (_own_rules, _caps_of_time, _contradictions, _duplicates, _shares):
         step(work)
-    kept = sorted(work.rows, key=lambda row: (row.at, row.id))
+    kept = [_weighted(row, work) for row in sorted(work.rows, key=lambda row: (row.at, row.id))]
     return Curated(tuple(kept), tuple(work.dropped), rules, dict(work.scrubbed), work.people)
+
+
+def _weighted(row: Judgement, work: _Work) -> Judgement:
+    """By how far the person agrees with others; what is unknown has been made less already."""
+    weight = work.standing(row.person) if row.source is Source.PERSON else 1.0
+    return replace(row, weight=round(row.weight * weight, 4)) if weight > UNKNOWN else row
 
 
 class _Work:

@@ -29,6 +29,8 @@ from .rows import from_line, line_of, messages
 from .splits import SPLITS, TRAIN, Shares, split
 
 CARD, README = "card.json", "README.md"
+BESIDE = ".new-"
+"""Begins the name of a folder that is being written."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def load(folder: Path) -> Dataset:
 
 def datasets(home: Path) -> list[Path]:
     """The folders of the datasets under `home`, oldest first."""
-    found = [path.parent for path in home.glob(f"*/{CARD}")]
+    found = [path.parent for path in home.glob(f"*/{CARD}") if not path.parent.name.startswith(BESIDE)]
     return sorted(found, key=lambda folder: ((folder / CARD).stat().st_mtime, folder.name))
 
 
@@ -157,6 +159,8 @@ def remove_with(home: Path, feedback_ids: Iterable[str]) -> list[str]:
     """Delete the datasets that hold any of this feedback; returns their names. Damaged ones are deleted, too: what is
     in them cannot be told."""
     unwanted, gone = set(feedback_ids), []
+    for left in home.glob(f"{BESIDE}*") if unwanted else ():  # by a process that died
+        shutil.rmtree(left)
     for folder in datasets(home) if unwanted else ():
         try:
             hit = unwanted.intersection(load(folder).feedback_ids())
@@ -187,7 +191,7 @@ def _sha(text: str) -> str:
 def _put(folder: Path, files: Mapping[str, str]) -> None:
     """The whole folder or nothing: written beside it, synced, then renamed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder.parent))
     try:
         for name, text in files.items():
             with (beside / name).open("wb") as file:

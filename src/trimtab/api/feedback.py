@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from sqlalchemy import Connection
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from trimtab.align.blame import REASONS
 from trimtab.app import Trimtab
 from trimtab.domain.errors import Forbidden, InvalidInput
-from trimtab.gathering import Outcome, Reading, outcomes, rules_of
+from trimtab.gathering import Outcome, Outcomes, Reading
 from trimtab.store import feedback, judgements
 from trimtab.store.once import once
 
@@ -97,7 +97,11 @@ async def choices(app: App, caller: Known) -> dict[str, Any]:
 
 @router.get("/outcomes")
 async def what_becomes(
-    app: App, caller: Known, everybody: bool = False, limit: Annotated[int, Query(ge=1, le=1000)] = 200
+    request: Request,
+    app: App,
+    caller: Known,
+    everybody: bool = False,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> dict[str, Any]:
     """What becomes of feedback, the latest first: does it train, and if not, by which rule and why. `everybody` is for
     those who curate."""
@@ -105,10 +109,10 @@ async def what_becomes(
         raise Forbidden(
             "Only who curates sees everybody's feedback. Ask whoever runs this to add you to trusted_people."
         )
-    owner = None if everybody else caller.id
-    rules = await app.database.read(rules_of, app.settings)
-    found = await app.database.read(outcomes, rules, Reading(app.profile, app.orchestrator.count), owner)
-    return {"feedback": [_wire(outcome) for outcome in found[:limit]], "curates": _curates(app, caller)}
+    known: Outcomes = request.app.state.outcomes
+    found = await app.database.read(known.of, app.settings, Reading(app.profile, app.orchestrator.count))
+    shown = [outcome for outcome in found if everybody or outcome.owner == caller.id][:limit]
+    return {"feedback": [_wire(outcome) for outcome in shown], "curates": _curates(app, caller)}
 
 
 @router.patch("/{feedback_id}")

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 import trimtab
 from trimtab.app import Trimtab
 from trimtab.domain.errors import TrimtabError
-from trimtab.gathering import Reading
+from trimtab.gathering import Outcomes, Reading
 from trimtab.labelling import Labelling
 
 from . import connectors, documents, feedback, guard, health, jobs, labelling, openai, threads, turns, versions
@@ -50,6 +50,7 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.trimtab = app
     web.state.gate = Gate(app)
     web.state.intake = intake
+    web.state.outcomes = Outcomes()
     web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
     for part in (health, openai, threads, turns, versions, jobs, feedback, labelling, documents, connectors):
         web.include_router(part.router)

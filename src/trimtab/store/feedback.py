@@ -107,7 +107,7 @@ def withdraw(connection: Connection, owner: str, feedback_id: str) -> None:
 def set_consent(connection: Connection, owner: str, feedback_id: str, consent: bool) -> dict[str, Any]:
     """Whether a row may train. What a model has learned from it already is another matter: see the versions."""
     mine = (feedback.c.id == feedback_id, feedback.c.owner_id == owner)
-    changed = connection.execute(update(feedback).where(*mine).values(consent=int(consent)))
+    changed = connection.execute(update(feedback).where(*mine).values(consent=int(consent), updated_at=time.time()))
     if not changed.rowcount:
         raise NotFound(f"No feedback {feedback_id}. It may have been withdrawn.")
     return dict(connection.execute(select(feedback).where(*mine)).one()._mapping)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, delete, func, or_, select
 
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound
@@ -60,11 +60,9 @@ class Record:
     """`decision`, `reason`, `decided_by`, `decided_at`."""
 
 
-def records(
-    connection: Connection, *, owner: str | None = None, ids: Collection[str] | None = None, limit: int | None = None
-) -> list[Record]:
-    """Feedback, oldest first: everybody's, or one person's, or the rows with these ids; with `limit` the latest."""
-    rows = _feedback(connection, owner, ids, limit)
+def records(connection: Connection, *, owner: str | None = None) -> list[Record]:
+    """Feedback, oldest first: everybody's, or one person's."""
+    rows = _feedback(connection, owner)
     wanted = {row["message_id"] for row in rows} | {row["other_id"] for row in rows if row["other_id"]}
     found = answers(connection, wanted)
     decided = decisions(connection)
@@ -82,18 +80,19 @@ def records(
     ]
 
 
-def _feedback(
-    connection: Connection, owner: str | None, ids: Collection[str] | None, limit: int | None
-) -> list[dict[str, Any]]:
+def state(connection: Connection) -> tuple[Any, ...]:
+    """Changes whenever any feedback or any decision about it does."""
+    said = select(func.count(), func.max(feedback.c.updated_at)).select_from(feedback)
+    decided = select(func.count(), func.max(curation.c.decided_at)).select_from(curation)
+    return (*connection.execute(said).one(), *connection.execute(decided).one())
+
+
+def _feedback(connection: Connection, owner: str | None) -> list[dict[str, Any]]:
     query = select(feedback, users.c.name.label("by")).outerjoin(users, users.c.id == feedback.c.owner_id)
     if owner is not None:
         query = query.where(feedback.c.owner_id == owner)
-    if ids is not None:
-        query = query.where(feedback.c.id.in_(list(ids)))
-    if limit is not None:
-        query = query.order_by(feedback.c.updated_at.desc(), feedback.c.id.desc()).limit(limit)
-    rows = [dict(row._mapping) for row in connection.execute(query)]
-    return sorted(rows, key=lambda row: (row["updated_at"], row["id"]))
+    query = query.order_by(feedback.c.created_at, feedback.c.id)
+    return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def _refused(connection: Connection) -> set[str]:
