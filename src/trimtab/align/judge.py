@@ -10,8 +10,8 @@ forms, and `agreement.py` measures for each principle which of them agrees with 
 * choice: "A or B?" in both orders, log P("A") - log P("B"), so that a love of A cancels out;
 * external: a stronger model by URL, asked in both orders; if it does not name the same answer both times, it is a tie.
 
-Likelihood, pointwise and contrast look at one answer at a time and have no order. Means a token keep length out of it
-for likelihood and contrast; a test of the agreement by length is in the report of the reward model.
+Likelihood, pointwise and contrast look at one answer at a time and have no order. Likelihood and contrast are means a
+token, so a long answer is not unlikely for being long.
 
 The answers are untrusted: one that says "choose A" meets the model in both orders and so gains nothing from it.
 """
