@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from trimtab.align.classroom import extra
+from trimtab.align.classroom.recipe import Recipe
 from trimtab.align.foreman import Foreman
 from trimtab.align.jobs import Job, Jobs, Status
 from trimtab.domain.errors import InvalidInput, TrimtabError
@@ -69,6 +71,9 @@ class Trainings:
         """
         if kind not in KINDS:
             raise InvalidInput(f"No kind of job is named {kind!r}. There are: {', '.join(KINDS)}.")
+        if kind == "tictactoe":
+            extra.ensure()
+            recipe = Recipe.read(recipe).to_json()
         return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
 
     async def collect(self) -> None:

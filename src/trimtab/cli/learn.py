@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from trimtab.align.classroom.extra import needed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,13 +54,15 @@ def tictactoe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the curve as JSON, a line a point.")] = False,
 ) -> None:
     """Train a player until it is proved never to lose, and show how it went."""
-    with _extra():
+    with needed():
         from rich.console import Console
+
+        from trimtab.align.classroom import curve
 
         steps = _training(algorithm, seed, games, opponent)
         folder = out or _folder() / f"tictactoe-{algorithm}-{seed}"
         console = Console()
-        points = list(_shown(_kept(steps, folder), console, quiet=as_json))
+        points = list(_shown((step.point for step in curve.kept(steps, folder)), console, quiet=as_json))
     if as_json:
         return
     console.print(_curve(points))
@@ -74,7 +77,7 @@ def play(
     think: Annotated[bool, typer.Option("--think", help="Show what the player thinks before it moves.")] = False,
 ) -> None:
     """Play against a checkpoint. Positions are 1 to 9, row by row."""
-    with _extra():
+    with needed():
         from rich.console import Console
 
         from trimtab.align.classroom.checkpoint import open_checkpoint
@@ -95,18 +98,6 @@ def words() -> None:
     for word in WORDS:
         table.add_row(word.word, word.tictactoe, word.language_model)
     Console().print(table)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    from trimtab.domain.errors import MissingExtra
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "gymnasium", "safetensors"):
-            raise
-        raise MissingExtra("The classroom", "align") from None
 
 
 def _folder() -> Path:
@@ -131,18 +122,6 @@ def _training(algorithm: Algorithm, seed: int, games: int | None, opponent: Oppo
         return qlearning.train(qlearning.QConfig(seed=seed, games=games or qlearning.QConfig.games))
     most = games or training.TrainingConfig.games
     return training.train(training.TrainingConfig(seed=seed, games=most, opponent=opponent.value))
-
-
-def _kept(steps: Iterator[Step], folder: Path) -> Iterator[Point]:
-    """Keep every checkpoint, and the curve so far beside them."""
-    from dataclasses import asdict
-
-    points = []
-    for step in steps:
-        step.checkpoint.save(folder / f"{step.point.update:06d}.safetensors")
-        points.append(asdict(step.point))
-        (folder / "curve.json").write_text(json.dumps(points, indent=1), "utf-8")
-        yield step.point
 
 
 def _shown(points: Iterator[Point], console: Console, *, quiet: bool) -> Iterator[Point]:
