@@ -44,7 +44,7 @@ async def test_an_engine_killed_under_load_leaves_no_request_hanging(
     async def client(number: int) -> None:
         nonlocal answered, failed
         while not done.is_set():
-            sampling = Sampling(temperature=0.8, max_tokens=40, seed=number)
+            sampling = Sampling(temperature=0.8, max_tokens=12, seed=number)
             try:
                 await asyncio.wait_for(chat(engine, sampling).ainvoke(f"Write {number} sentences about the sea."), 90)
                 answered += 1
@@ -56,6 +56,9 @@ async def test_an_engine_killed_under_load_leaves_no_request_hanging(
     dice, back = random.Random(1), []
     try:
         for kill in range(1, KILLS + 1):
+            if kill % 3 == 0:  # now and then an answer gets through, however slow the machine
+                given = answered
+                await until(lambda n=given: answered > n, 60)  # type: ignore[misc]
             await asyncio.sleep(dice.random() * 2)
             pid = engine.status().pid
             assert pid is not None
