@@ -7,6 +7,7 @@ into a data set, and when it is done its version is made known here, together wi
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -14,10 +15,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from trimtab.align.classroom import extra
-from trimtab.align.classroom.recipe import Recipe
+from trimtab.align.classroom.recipe import Recipe as Lesson
 from trimtab.align.foreman import Foreman
 from trimtab.align.jobs import Job, Jobs, Status
-from trimtab.domain.errors import InvalidInput, TrimtabError
+from trimtab.align.recipe import Recipe, checked
+from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
+from trimtab.gathering import datasets_dir, make_dataset
+from trimtab.llm.catalogue import DEFAULT_CHAT
+from trimtab.llm.served import is_hosted
+from trimtab.llm.shelf import resolve_model, sha256_of
 from trimtab.settings import Settings
 from trimtab.store import versions
 from trimtab.store.database import Database
@@ -27,6 +33,9 @@ from trimtab.works import KINDS
 _log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 1.0
+
+NEEDS_MIB = 3000
+"""Memory that aligning the default model takes, the engine beside it included."""
 
 KNOWN = "known"
 """A file in a job's folder: its result is in the database."""
@@ -73,8 +82,39 @@ class Trainings:
             raise InvalidInput(f"No kind of job is named {kind!r}. There are: {', '.join(KINDS)}.")
         if kind == "tictactoe":
             extra.ensure()
-            recipe = Recipe.read(recipe).to_json()
-        return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
+            recipe = Lesson.read(recipe).to_json()
+        if kind != "align":
+            return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
+        wanted = checked(recipe)
+        resolved = await asyncio.to_thread(self._resolved, wanted)
+        order = {"recipe": wanted.model_dump(), "resolved": resolved}
+        return await asyncio.to_thread(self.jobs.submit, kind, order, by=by, needs_mib=NEEDS_MIB)
+
+    def _resolved(self, recipe: Recipe) -> dict[str, Any]:
+        """What the worker cannot look up itself: the weights, who answers now, people's feedback as a data set."""
+        _check_extra()
+        settings = self.settings
+        if settings.base_url or is_hosted(settings.model):
+            raise InvalidInput(
+                "This model is served elsewhere. Aligning needs its weights here: set `model` to a file."
+            )
+        weights = resolve_model(DEFAULT_CHAT if settings.model == "default" else settings.model, settings.models_dir)
+        sha256 = sha256_of(weights)
+        parent = f"base_{sha256[:24]}"
+        serving = self.database.read_sync(versions.serving_or_none)
+        answers = serving["version_id"] if serving else parent
+        found = make_dataset(self.database, datasets_dir(settings)) if recipe.data.feedback else None
+        return {
+            "base_name": weights.stem,
+            "base_sha256": sha256,
+            "weights": str(weights.resolve()),
+            "models_dir": str(settings.models_dir.resolve()),
+            "versions_dir": str(settings.versions_dir.resolve()),
+            "engine": settings.engine,
+            "parent": parent,
+            "serving": "" if answers.startswith("base_") else answers,
+            "dataset": str(found.folder.resolve()) if found else "",
+        }
 
     async def collect(self) -> None:
         """Make the versions of finished jobs known. Safe to repeat, and to be cut off."""
@@ -110,3 +150,8 @@ class Trainings:
             versions.judge(connection, version.id, status, evidence)
 
         await self.database.write(known)
+
+
+def _check_extra() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "trl")):
+        raise MissingExtra("Aligning a model", "align")

@@ -102,8 +102,8 @@ def test_one_lost_question_of_thirty_is_chance_and_ten_are_not() -> None:
 
 
 def test_quantization_noise_does_not_hold_a_version_back_and_a_wrong_adapter_does() -> None:
-    assert decide(replace(good(), parity=0.6, parity_drift=0.01)).outcome is Outcome.PROMOTE
-    assert decide(replace(good(), parity=0.6, parity_drift=0.5)).outcome is Outcome.HOLD
+    assert decide(replace(good(), parity=0.6, parity_drift=0.06, base_drift=0.05)).outcome is Outcome.PROMOTE
+    assert decide(replace(good(), parity=0.6, parity_drift=0.5, base_drift=0.05)).outcome is Outcome.HOLD
 
 
 def test_the_verdict_can_be_kept_as_json() -> None:

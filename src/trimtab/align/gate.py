@@ -48,8 +48,9 @@ class Rules:
     """Distinct answers, new over old."""
     parity: float = 0.9
     """Share of prompts for which the served model gives the trained model's greedy tokens."""
-    drift: float = 0.05
-    """Where they differ: largest mean difference in log-probability that quantization explains."""
+    drift: float = 2.0
+    """Where they differ: how far the served version's log-probabilities may be from the trained ones, in times of what
+    quantization makes of the base model."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ class Evidence:
     perplexity: tuple[float, float] | None = None
     distinct: tuple[float, float] | None = None
     parity: float | None = None
+    """Share of prompts for which the engine gives the trained model's own greedy text."""
     parity_drift: float = 0.0
+    """Mean difference in the log-probability of the first token, served and trained."""
+    base_drift: float = 0.0
+    """The same of the base model: what serving costs without any training."""
     sets: Mapping[str, Share] = field(default_factory=dict)
     """Safety, look-alikes, tool calls, cited answers, sycophancy: by name."""
     length_bias: float | None = None
@@ -209,11 +214,11 @@ def _sign_test(lost: int, gained: int) -> float:
 
 
 def _parity(evidence: Evidence, rules: Rules) -> Check:
-    wanted = f"{rules.parity:.0%} of prompts alike, or log-probabilities within {rules.drift:g}"
+    wanted = f"{rules.parity:.0%} of prompts alike, or no more than {rules.drift:g} times as far off as the base is"
     if evidence.parity is None:
         return Check("served as trained", False, "not measured", wanted)
-    found = f"{evidence.parity:.0%} alike, log-probabilities within {evidence.parity_drift:.3f}"
-    passed = evidence.parity >= rules.parity or evidence.parity_drift <= rules.drift
+    found = f"{evidence.parity:.0%} alike, {evidence.parity_drift:.3f} nats off (the base {evidence.base_drift:.3f})"
+    passed = evidence.parity >= rules.parity or evidence.parity_drift <= rules.drift * evidence.base_drift
     return Check("served as trained", passed, found, wanted)
 
 

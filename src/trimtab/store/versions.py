@@ -106,6 +106,11 @@ def current(connection: Connection) -> dict[str, Any]:
     return row
 
 
+def serving_or_none(connection: Connection) -> dict[str, Any] | None:
+    """`current`, or None when no model was ever opened here."""
+    return _serving_row(connection)
+
+
 def judge(connection: Connection, version_id: str, status: str, evidence: Mapping[str, Any]) -> None:
     """Keep the gate's verdict: `ready` to be promoted or `held`, and why."""
     connection.execute(
@@ -199,6 +204,21 @@ def shaped_by_feedback(connection: Connection, feedback_id: str) -> list[str]:
     return list(
         connection.execute(select(version_rows.c.version_id).where(version_rows.c.feedback_id == feedback_id)).scalars()
     )
+
+
+def said_in(connection: Connection, version_id: str, owner: str) -> list[dict[str, Any]]:
+    """What a person said that shaped a version, the latest first: each judgement with the question and the answer it is
+    about. What was withdrawn since is gone."""
+    questions = messages.alias()
+    rows = connection.execute(
+        select(feedback, messages.c.text.label("completion"), questions.c.text.label("question"))
+        .join(version_rows, version_rows.c.feedback_id == feedback.c.id)
+        .join(messages, messages.c.id == feedback.c.message_id)
+        .outerjoin(questions, questions.c.id == messages.c.parent_id)
+        .where(version_rows.c.version_id == version_id, version_rows.c.owner_id == owner)
+        .order_by(feedback.c.updated_at.desc(), feedback.c.id)
+    )
+    return [dict(row._mapping) for row in rows]
 
 
 def rows_of(connection: Connection, version_id: str) -> list[str]:

@@ -1,0 +1,127 @@
+"""What to train and how, as a person writes it: a TOML file whose every key is checked.
+
+name = "kinder"
+method = "ppo"
+
+[data]
+bundled = true
+feedback = false
+
+[policy]
+steps = 20
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trimtab.domain.errors import InvalidInput
+
+Method = Literal["ppo", "grpo", "rloo", "dpo", "kto", "sft"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Part):
+    """Whose judgement it learns from."""
+
+    bundled: bool = True
+    """The data set that comes with Trimtab."""
+    feedback: bool = False
+    """What people said here, after curation."""
+    constitution: bool = False
+    """The model's own judgement under the principles (RLAIF)."""
+    labels_only: bool = False
+    """Of all that only the 0/1 labels."""
+    human_weight: float = Field(1.0, ge=0.0, le=100.0)
+    ai_weight: float = Field(1.0, ge=0.0, le=100.0)
+    prompts: int = Field(0, ge=0, le=100_000)
+    """At most so many training prompts; 0 is all."""
+
+
+class Reward(_Part):
+    """The reward model."""
+
+    epochs: int = Field(2, ge=1, le=20)
+    batch: int = Field(16, ge=1, le=256)
+    learning_rate: float = Field(5e-4, gt=0.0, le=0.1)
+    rank: int = Field(8, ge=1, le=128)
+
+
+class Policy(_Part):
+    """The model that learns."""
+
+    steps: int = Field(30, ge=1, le=10_000)
+    rollouts: int = Field(32, ge=2, le=1024)
+    """Completions a step."""
+    max_tokens: int = Field(48, ge=4, le=1024)
+    learning_rate: float = Field(5e-4, gt=0.0, le=0.1)
+    kl_target: float = Field(4.0, gt=0.0, le=100.0)
+    """Nats a completion may be away from the reference, on the way."""
+    kl_cap: float = Field(12.0, gt=0.0, le=200.0)
+    rank: int = Field(16, ge=1, le=128)
+    trunk_layers: int = Field(20, ge=0, le=200)
+    """Layers, from below, that are not trained and are read once."""
+
+
+class Rewards(_Part):
+    """Weights of what adds up to the reward."""
+
+    reward_model: float = Field(1.0, ge=0.0, le=100.0)
+    length: float = Field(0.0, ge=0.0, le=100.0)
+    """Against answers of more than `length_limit` words."""
+    length_limit: int = Field(60, ge=1, le=10_000)
+    functions: dict[str, float] = {}
+    """A person's own: dotted path to weight."""
+
+
+class Gate(_Part):
+    test_prompts: int = Field(60, ge=2, le=10_000)
+    """Held-out prompts on which old and new are compared."""
+    parity_prompts: int = Field(50, ge=1, le=1000)
+    probes: bool = True
+    """Safety, look-alikes and sycophancy."""
+
+
+class Recipe(_Part):
+    name: str = Field("aligned", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    method: Method = "ppo"
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    reward: Reward = Reward()
+    policy: Policy = Policy()
+    rewards: Rewards = Rewards()
+    gate: Gate = Gate()
+
+
+def checked(values: Any) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        InvalidInput: names each key that is wrong, and what it may be.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
+        raise InvalidInput(f"This recipe is wrong: {told}. See docs/alignment.md for what it may hold.") from error
+
+
+def read(path: Path) -> Recipe:
+    """A recipe from a TOML file.
+
+    Raises:
+        InvalidInput: it cannot be read, is no TOML, or a key of it is wrong.
+    """
+    try:
+        return checked(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is no TOML: {error}.") from error

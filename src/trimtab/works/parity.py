@@ -1,0 +1,110 @@
+"""Does the engine say what was trained? The adapter is served, and its greedy words compared with the network's.
+
+Run with the model as it was installed as well: what serving does to that (8-bit weights and activations) is the
+measure of what may be explained away for the version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from trimtab.align.adapter import Adapter
+from trimtab.align.base import Base
+from trimtab.align.evaluation import GREEDY, Prompt
+from trimtab.align.network import Network
+from trimtab.align.rollouts import Draw, TorchSampler
+from trimtab.domain.judgement import Said
+from trimtab.llm.served import ServingOptions, serve
+
+TOKENS = 12
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Parity:
+    alike: float
+    """Share of prompts with the same greedy text, `TOKENS` tokens of it."""
+    drift: float
+    """Mean difference in the log-probability of the first token, where both chose the same."""
+
+
+def measure(
+    options: ServingOptions,
+    network: Network,
+    base: Base,
+    prompts: Sequence[Prompt],
+    adapters: Sequence[tuple[str, Adapter | None, Path | None, Path | None]],
+) -> list[Parity]:
+    """For each of `adapters` (name, as trained, as PEFT folder, as GGUF; all None is the base): served beside trained.
+
+    Raises:
+        EngineError, ModelFileError, InvalidInput: the engine cannot serve it.
+    """
+    expected = [_trained(network, base, prompts, adapter) for _, adapter, _, _ in adapters]
+    served = asyncio.run(_served(options, prompts, [(name, peft, gguf) for name, _, peft, gguf in adapters]))
+    return [_parity(one, other) for one, other in zip(expected, served, strict=True)]
+
+
+_Words = list[tuple[str, str, float]]
+"""For each prompt: the text, its first token, and that token's log-probability."""
+
+
+def _trained(network: Network, base: Base, prompts: Sequence[Prompt], adapter: Adapter | None) -> _Words:
+    ids = [base.prompt_ids(prompt) for prompt in prompts]
+    drawn = TorchSampler(network, base.end_ids)(ids, adapter, Draw(GREEDY, TOKENS), 0)
+    found = []
+    for completion in drawn:
+        first = _first_logprob(network, completion.prompt_ids, completion.ids[0], adapter)
+        found.append((base.text_of(completion.ids).strip(), base.text_of(completion.ids[:1]), first))
+    return found
+
+
+@torch.no_grad()
+def _first_logprob(network: Network, prompt: Sequence[int], token: int, adapter: Adapter | None) -> float:
+    x = network.upper(network.trunk(torch.tensor([list(prompt)])), adapter)[0, -1]
+    return float(torch.log_softmax(network.logits(x), -1)[token])
+
+
+async def _served(
+    options: ServingOptions, prompts: Sequence[Prompt], adapters: Sequence[tuple[str, Path | None, Path | None]]
+) -> list[_Words]:
+    served = await serve(options)
+    try:
+        found = []
+        for name, peft, gguf in adapters:
+            model = (await served.voice(name, peft, gguf)).bare
+            room = asyncio.Semaphore(AT_ONCE)
+            found.append(list(await asyncio.gather(*(_asked(model, prompt, room) for prompt in prompts))))
+        return found
+    finally:
+        await served.aclose()
+
+
+async def _asked(model: BaseChatModel, prompt: Prompt, room: asyncio.Semaphore) -> tuple[str, str, float]:
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": TOKENS, "logprobs": True, "top_logprobs": 1}
+    async with room:
+        answer = await model.ainvoke([_message(said) for said in prompt], **options)
+    tokens = answer.response_metadata.get("logprobs", {}).get("content") or [{"token": "", "logprob": 0.0}]
+    return str(answer.text).strip(), str(tokens[0]["token"]), float(tokens[0]["logprob"])
+
+
+def _message(said: Said) -> BaseMessage:
+    if said.role == "system":
+        return SystemMessage(said.content)
+    return AIMessage(said.content) if said.role == "assistant" else HumanMessage(said.content)
+
+
+def _parity(trained: _Words, served: _Words) -> Parity:
+    alike = [one[0] == other[0] for one, other in zip(trained, served, strict=True)]
+    same = [abs(one[2] - other[2]) for one, other in zip(trained, served, strict=True) if one[1] == other[1]]
+    # Where not even the first token agrees nothing can be compared: that counts as a whole nat.
+    apart = [*same, *([1.0] * (len(trained) - len(same)))]
+    return Parity(sum(alike) / max(1, len(alike)), sum(apart) / max(1, len(apart)))
