@@ -45,7 +45,7 @@ def test_a_model_that_can_revise_revises_its_own_answer() -> None:
 
 def test_the_critic_reads_the_answer_and_the_principle_and_the_reviser_reads_the_critique() -> None:
     model = ScriptedModel(["It blames.", "Hot water, please."])
-    critique_and_revise(ASKED, RUDE, KIND, ChatWriter(model))
+    critique_and_revise(ASKED, RUDE, KIND, ChatWriter(model), verdict=VERDICT)
     first, second = ([str(message.content) for message in asked.messages] for asked in model.asked)
     assert first[:2] == [ASKED[0].content, RUDE]
     assert KIND.text in first[2]
@@ -61,6 +61,28 @@ def test_a_revision_that_cannot_be_used_is_asked_of_the_stronger_model(useless: 
     assert found is not None
     assert (found.by, found.text) == ("stronger", "Hot water, please.")
     assert not found.demonstration().ours
+
+
+def test_without_a_judge_nothing_says_that_the_models_own_revision_is_better() -> None:
+    assert critique_and_revise(ASKED, RUDE, KIND, _writer("Hm.", "Hot water, please.")) is None
+    trusted = critique_and_revise(ASKED, RUDE, KIND, _writer(), stronger=_writer("Hm.", "Hot water."))
+    assert trusted is not None
+    assert (trusted.by, trusted.margin) == ("stronger", None)
+
+
+def test_a_revision_that_is_only_better_than_a_bad_answer_does_not_beat_the_template() -> None:
+    """Of two bad answers one is always better; a template that the judge likes as much is safer."""
+    polite = replace(KIND, templates=("Let me help you, please.",))
+    found = critique_and_revise(ASKED, RUDE, polite, _writer("Hm.", "please of of please"), verdict=VERDICT)
+    assert found is not None
+    assert (found.by, found.text) == ("template", "Let me help you, please.")
+
+
+def test_a_loop_is_no_revision() -> None:
+    loop = "The answer I gave is: " * 8
+    assert not usable(RUDE, loop, KIND)
+    demonstrations = [row.completion for row in bundled.load_bundled() if row.kind is Kind.DEMONSTRATION]
+    assert all(usable(RUDE, text, KIND) for text in demonstrations), "and what people write is none"
 
 
 def test_an_echo_of_the_request_is_no_revision() -> None:
