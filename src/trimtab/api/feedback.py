@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from trimtab.align.blame import REASONS
 from trimtab.app import Trimtab
-from trimtab.domain.errors import Forbidden, InvalidInput
+from trimtab.domain.errors import Forbidden, InvalidInput, NotFound
 from trimtab.gathering import Outcome, Outcomes, Reading
-from trimtab.store import feedback, judgements
+from trimtab.store import feedback, judgements, versions
 from trimtab.store.once import once
 
 from .access import App, Caller, Known, public
@@ -115,6 +115,20 @@ async def what_becomes(
     return {"feedback": [_wire(outcome) for outcome in shown], "curates": _curates(app, caller)}
 
 
+@router.get("/{feedback_id}/versions")
+async def its_versions(app: App, caller: Known, feedback_id: str) -> dict[str, Any]:
+    """The versions of the model that one judgement of the caller's shaped, oldest first."""
+
+    def find(connection: Connection) -> list[dict[str, Any]]:
+        if not _mine(connection, caller, feedback_id) and not _curates(app, caller):
+            raise NotFound(f"No feedback {feedback_id} of yours. It may have been withdrawn.")
+        shaped = set(versions.shaped_by_feedback(connection, feedback_id))
+        return [row for row in versions.listed(connection) if row["id"] in shaped]
+
+    rows = await app.database.read(find)
+    return {"versions": [{k: row[k] for k in ("id", "name", "status", "serving", "created_at")} for row in rows]}
+
+
 @router.patch("/{feedback_id}")
 async def change(app: App, caller: Known, feedback_id: str, body: Change) -> dict[str, Any]:
     return _public(await app.database.write(feedback.set_consent, caller.id, feedback_id, body.consent))
@@ -125,8 +139,8 @@ async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> d
     """Leave a row out, let it in, or take that back. Everybody may leave out their own; the rest is for curators."""
 
     def write(connection: Connection) -> dict[str, Any]:
-        mine = any(row["id"] == feedback_id for row in feedback.listed(connection, caller.id, limit=1_000_000))
-        if not _curates(app, caller) and not (mine and body.decision == "exclude"):
+        mine = body.decision == "exclude" and _mine(connection, caller, feedback_id)
+        if not _curates(app, caller) and not mine:
             raise Forbidden("This is for who curates. You may leave out your own feedback, or withdraw it.")
         if body.decision == "undo":
             judgements.undecide(connection, feedback_id)
@@ -151,6 +165,10 @@ def _keep(connection: Connection, owner: str, body: Thumb | Preference | Edit, t
             return feedback.prefer(connection, owner, body.chosen_id, body.rejected_id, body.reason, terms=terms)
         case Edit():
             return feedback.edit(connection, owner, body.message_id, body.text, body.reason, terms=terms)
+
+
+def _mine(connection: Connection, caller: Caller, feedback_id: str) -> bool:
+    return any(row["id"] == feedback_id for row in feedback.listed(connection, caller.id, limit=1_000_000))
 
 
 def _curates(app: Trimtab, caller: Caller) -> bool:

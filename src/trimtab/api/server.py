@@ -16,7 +16,7 @@ from trimtab.domain.errors import TrimtabError
 from trimtab.gathering import Outcomes, Reading
 from trimtab.labelling import Labelling
 
-from . import connectors, documents, feedback, guard, health, jobs, labelling, openai, threads, turns, versions
+from . import connectors, documents, feedback, guard, health, jobs, labelling, learn, openai, threads, turns, versions
 from .access import Gate
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -52,7 +52,7 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.intake = intake
     web.state.outcomes = Outcomes()
     web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
-    for part in (health, openai, threads, turns, versions, jobs, feedback, labelling, documents, connectors):
+    for part in (health, openai, threads, turns, versions, jobs, feedback, labelling, documents, connectors, learn):
         web.include_router(part.router)
     if settings.allowed_origins:
         web.add_middleware(

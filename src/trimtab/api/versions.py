@@ -88,6 +88,16 @@ async def its_card(app: App, caller: Known, version: str) -> dict[str, Any]:
     return {"card": card(Manifest.from_json(row["manifest"]), row["evidence"])}
 
 
+@router.get("/{version}/feedback")
+async def its_feedback(app: App, caller: Known, version: str) -> dict[str, Any]:
+    """What the caller said that shaped this version. Of other people's judgements only the number is told."""
+    row = await app.database.read(versions.get, version)
+    mine = await app.database.read(versions.said_in, row["id"], caller.id)
+    everybody = await app.database.read(versions.rows_of, row["id"])
+    shown = ("id", "message_id", "kind", "label", "value", "text", "reason", "question", "completion", "updated_at")
+    return {"feedback": [{name: said[name] for name in shown} for said in mine], "rows": len(everybody)}
+
+
 @router.get("/{version}/diff/{other}")
 async def diff(app: App, caller: Known, version: str, other: str) -> dict[str, Any]:
     old, new = [await app.database.read(versions.get, v) for v in (version, other)]
