@@ -1,7 +1,8 @@
 """The base model as a folder of safetensors and a tokenizer, read once, and prompts as the engine serves them.
 
-Nothing here trains. `Base` turns a conversation into the token ids that the model is served with: the model's own chat template with the opening of an answer, special tokens
-only where the template writes them, never out of a message's text.
+Nothing here trains. `Base` turns a conversation into the token ids that the model is served with: the model's own chat
+template with the opening of an answer, special tokens only where the template writes them, never out of a message's
+text.
 """
 
 from __future__ import annotations
@@ -63,9 +64,22 @@ class Base:
 
     def prompt_ids(self, prompt: Sequence[Said]) -> tuple[int, ...]:
         """The conversation under the model's template, up to where its answer begins."""
+        return self._encode(self.prompt_text(prompt))
+
+    def prompt_text(self, prompt: Sequence[Said]) -> str:
+        """The same as text, special tokens of messages broken.
+
+        Raises:
+            InvalidInput: the conversation has no message.
+        """
+        if not prompt:
+            raise InvalidInput("A prompt needs at least one message.")
         messages = [{"role": said.role, "content": self._neutral(said.content)} for said in prompt]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self._encode(text)
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def plain(self, text: str) -> str:
+        """Text with what looks like a special token broken."""
+        return self._neutral(text)
 
     def completion_ids(self, text: str, *, ended: bool = True) -> tuple[int, ...]:
         """An answer's tokens and, if it `ended`, the token that ends it."""

@@ -1,7 +1,7 @@
 """The state of a training run, written so that a kill at any moment costs at most the step it hit.
 
-A checkpoint is a folder `step-000012` with `state.safetensors` and `state.json`. It is written under another name, forced
-to disk and renamed; older ones go only then. No pickle: tensors are safetensors, all else is JSON.
+A checkpoint is a folder `step-000012` with `state.safetensors` and `state.json`. It is written under another name,
+forced to disk and renamed; older ones go only then. No pickle: tensors are safetensors, all else is JSON.
 """
 
 from __future__ import annotations

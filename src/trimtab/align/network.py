@@ -5,15 +5,15 @@ tokens, so the trunk's output is computed once for each token and handed to all 
 upper layers wear (the reference: none). With 20 of 30 layers in the trunk, the reference, the reward and each epoch
 of training read a third of the layers.
 
-This is the Llama family's arithmetic (Llama, Mistral, Qwen2, Qwen3: RMS norms, rotary positions, grouped-query attention,
-SwiGLU) written plainly; a test compares its logits with transformers'. Matrices that read the same input are kept as
-one (q, k and v; gate and up), which is what makes small batches fast. Sequences are padded on the right: a causal mask
-then keeps padding out, and what stands at padded positions is nobody's business.
+This is the Llama family's arithmetic (Llama, Mistral, Qwen2, Qwen3: RMS norms, rotary positions, grouped-query
+attention, SwiGLU) written plainly; a test compares its logits with transformers'. Matrices that read the same input
+are kept as one (q, k and v; gate and up), which is what makes small batches fast. Sequences are padded on the right: a
+causal mask then keeps padding out, and what stands at padded positions is nobody's business.
 
-With `bf16` the layers' frozen matrices, and only they, are multiplied in bfloat16; the sums between them, the vocabulary's
-logits and all that is trained stay fp32. Sampling, reference and training round alike, so the policy that is sampled
-is the policy that is trained (to a few hundredths of a nat a token); it differs from the fp32 model by less than an
-8-bit file does. It pays where the processor multiplies bfloat16 itself: `bf16_is_faster` measures that.
+With `bf16` the layers' frozen matrices, and only they, are multiplied in bfloat16; the sums between them, the
+vocabulary's logits and all that is trained stay fp32. Sampling, reference and training round alike, so the policy that
+is sampled is the policy that is trained (to a few hundredths of a nat a token); it differs from the fp32 model by less
+than an 8-bit file does. It pays where the processor multiplies bfloat16 itself: `bf16_is_faster` measures that.
 """
 
 from __future__ import annotations
@@ -189,20 +189,16 @@ class Network:
         return self._cos[positions], self._sin[positions]
 
     @torch.no_grad()
-    def trunk(self, tokens: Tensor) -> Tensor:
-        """``[B, T]`` tokens, padded on the right, to the trunk's output ``[B, T, width]``."""
-        x = F.embedding(tokens, self.embedding)
-        rotary = self.rotary(torch.arange(tokens.shape[1]))
-        for layer in self.layers[: self.trunk_layers]:
-            x = self._whole(layer, x, rotary, None)
-        return x
+    def trunk(self, tokens: Tensor, shared: int = 0) -> Tensor:
+        """``[B, T]`` tokens, padded on the right, to the trunk's output ``[B, T, width]``.
 
-    def upper(self, hidden: Tensor, adapter: Adapter | None) -> Tensor:
+        `shared` says how many first tokens are the same in all rows (a system message): they are read once.
+        """
+        return self._run(self.layers[: self.trunk_layers], F.embedding(tokens, self.embedding), None, shared)
+
+    def upper(self, hidden: Tensor, adapter: Adapter | None, shared: int = 0) -> Tensor:
         """The trunk's output to the last layer's, normed ``[B, T, width]``; with gradients to the adapter."""
-        rotary = self.rotary(torch.arange(hidden.shape[1]))
-        for layer in self.layers[self.trunk_layers :]:
-            hidden = self._whole(layer, hidden, rotary, adapter)
-        return self.normed(hidden)
+        return self.normed(self._run(self.layers[self.trunk_layers :], hidden, adapter, shared))
 
     def normed(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.norm, self.shape.eps)
@@ -210,12 +206,44 @@ class Network:
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.head)
 
-    def _whole(self, layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], adapter: Adapter | None) -> Tensor:
+    def _run(self, layers: Sequence[Layer], x: Tensor, adapter: Adapter | None, shared: int) -> Tensor:
+        rows, length, _ = x.shape
+        first, rest = x[:1, :shared], x[:, shared:]
+        cos, sin = self.rotary(torch.arange(length))
+        # A row's token at shared + t sees everything up to itself.
+        seen = torch.ones(length - shared, length, dtype=torch.bool).tril(shared)
+        for layer in layers:
+            before = None
+            if shared:
+                first, before = self._block(layer, first, (cos[:shared], sin[:shared]), adapter)
+            rest, _ = self._block(layer, rest, (cos[shared:], sin[shared:]), adapter, before, seen)
+        return torch.cat([first.expand(rows, -1, -1), rest], 1) if shared else rest
+
+    def _block(
+        self,
+        layer: Layer,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        adapter: Adapter | None,
+        before: tuple[Tensor, Tensor] | None = None,
+        seen: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One layer over ``[B, T, width]``, after the keys and values `before` that all rows share; and its own."""
         q, k, v = self.project(layer, x, rotary, adapter)
+        keys, values = k, v
+        if before is not None:
+            keys, values = (
+                torch.cat([b.expand(len(x), -1, -1, -1), own], 2) for b, own in zip(before, (k, v), strict=True)
+            )
+        attended = self.attend(q, keys, values, None if before is None else seen)
+        return self.finish(layer, x, attended, adapter), (k, v)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+        """What each query gathers ``[B, T, heads * head]``; causal when `seen` does not say which keys it sees."""
         groups = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.finish(layer, x, attended.transpose(1, 2).flatten(2), adapter)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
+        return attended.transpose(1, 2).flatten(2)
 
     def project(
         self, layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], adapter: Adapter | None
@@ -224,8 +252,8 @@ class Network:
         s = self.shape
         qkv = layer.qkv(rms_norm(x, layer.before_attention, s.eps), adapter)
         q, k, v = (
-            part.unflatten(-1, (-1, s.head)).transpose(1, 2)
-            for part in qkv.split([s.heads * s.head, s.kv_heads * s.head, s.kv_heads * s.head], -1)
+            part.view(*part.shape[:-1], -1, s.head).transpose(1, 2)
+            for part in torch.split(qkv, [s.heads * s.head, s.kv_heads * s.head, s.kv_heads * s.head], -1)
         )
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = rms_norm(q, layer.q_norm, s.eps), rms_norm(k, layer.k_norm, s.eps)
@@ -236,6 +264,16 @@ class Network:
         x = x + layer.o(attended, adapter)
         gate, up = layer.gate_up(rms_norm(x, layer.before_mlp, self.shape.eps), adapter).chunk(2, -1)
         return x + layer.down(F.silu(gate) * up, adapter)
+
+
+def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
+    """How many first tokens all sequences have in common, short of a whole one; 0 for a single one."""
+    if len(sequences) < 2:
+        return 0
+    # Everything between the first and the last in order shares what these two share.
+    one, other = min(sequences), max(sequences)
+    limit = min(map(len, sequences)) - 1
+    return next((i for i in range(limit) if one[i] != other[i]), max(limit, 0))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

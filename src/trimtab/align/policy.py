@@ -1,7 +1,7 @@
 """The policy and its value estimate: an adapter and a value head on the network, as PPO's actor.
 
-The state of a row is the trunk's output at its tokens, so an update never reads the frozen layers. Log-probabilities are
-taken at the drawn tokens only: over a vocabulary of 49,152 the logits of one long batch would outweigh the model.
+The state of a row is the trunk's output at its tokens, so an update never reads the frozen layers. Log-probabilities
+are taken at the drawn tokens only: over a vocabulary of 49,152 the logits of one long batch would outweigh the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter, LoraConfig
-from .network import Network
+from .network import Network, shared_prefix
 from .rollouts import Completion
 
 
@@ -53,7 +53,8 @@ class Policy:
         x, where = drawn(self.network, states, self.adapter, actions.shape[1])
         logprobs, entropies = token_logprobs(x, self.network.head, actions[where], self.temperature)
         blank = torch.zeros(actions.shape)
-        return tuple(blank.masked_scatter(where, part) for part in (logprobs, entropies, self.value(x)))  # type: ignore[return-value]
+        logprobs, entropies, values = (blank.masked_scatter(where, p) for p in (logprobs, entropies, self.value(x)))
+        return logprobs, entropies, values
 
 
 def states_of(completions: Sequence[Completion]) -> dict[str, Tensor]:
@@ -64,6 +65,7 @@ def states_of(completions: Sequence[Completion]) -> dict[str, Tensor]:
         "trunk": torch.nn.utils.rnn.pad_sequence([c.trunk for c in completions], batch_first=True),  # type: ignore[misc]
         "start": torch.tensor([len(c.prompt_ids) for c in completions]),
         "length": torch.tensor([len(c.ids) for c in completions]),
+        "shared": torch.full((len(completions),), shared_prefix([c.prompt_ids for c in completions])),
     }
 
 
@@ -72,7 +74,8 @@ def drawn(network: Network, states: Mapping[str, Tensor], adapter: Adapter | Non
     start, length = states["start"], states["length"]
     # The last token of a row is drawn, never read: nothing is predicted after it. Padding is cut to this batch's rows.
     longest = int((start + length).max()) - 1
-    x = network.upper(states["trunk"][:, :longest], adapter)
+    shared = int(states["shared"][0]) if len(start) > 1 else 0
+    x = network.upper(states["trunk"][:, :longest], adapter, shared)
     steps = torch.arange(width)
     where = steps < length[:, None]
     at = start[:, None] - 1 + steps
@@ -96,7 +99,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logprobs.gather(-1, tokens[:, None]).squeeze(-1), entropies
 
     @staticmethod
-    def backward(ctx: Any, chosen: Tensor | None, entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, chosen: Tensor | None, entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         logprobs, head, tokens, entropies = ctx.saved_tensors
         p = logprobs.exp()
         grad = torch.zeros_like(p) if chosen is None else p * -chosen[:, None]

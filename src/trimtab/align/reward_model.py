@@ -4,10 +4,11 @@ A second adapter on the policy's network, and a score head on the output at the 
 kinds of judgement, a row's weight before each:
 
 - a preference: ``-log sigmoid(score(better) - score(worse))`` (Bradley-Terry; Ouyang et al. 2022, equation 1);
-- a label: ``-log sigmoid(+-(score - threshold))``, a threshold for each label, learned, so that the score's zero stays free.
+- a label: ``-log sigmoid(+-(score - threshold))``, a threshold for each label, learned, so that the score's zero stays
+  free.
 
-TRL's RewardTrainer does not fit: it takes pairs only, and it reads all layers in each epoch, where this trainer reads the
-trunk once. Measured by `benchmarks/alignment.py`.
+TRL's RewardTrainer does not fit: it takes pairs only, and it reads all layers in each epoch, where this trainer reads
+the trunk once. Measured by `benchmarks/alignment.py`.
 
 Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation 1 over samples of the base model
 (`normalise`), so that a step's size does not depend on how long the reward model trained.
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,11 @@ from trimtab.domain.judgement import Judgement, Kind, Said
 from .adapter import Adapter, LoraConfig, read_adapter, save_adapter
 from .base import Base
 from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
-from .network import Network
+from .epochs import Trunks, batches, rate_at
+from .network import Network, shared_prefix
 from .rollouts import Completion
 
 _CARD = "reward.json"
-_CACHE = 768 * 1024**2
-"""Bytes of trunk output that are kept between epochs; rows beyond it are read again each time."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,13 @@ class RewardModel:
             self.base.prompt_ids(prompt) + self.base.completion_ids(text)
             for prompt, text in zip(prompts, completions, strict=True)
         ]
-        return self._normal(self._raw_of([torch.tensor(i) for i in ids]))
+        return self._normal(self._raw_of(ids))
 
     def scores_of(self, completions: Sequence[Completion]) -> list[float]:
-        """Scores of rollouts, from their trunk outputs where they carry them. A cut answer is scored where it was cut."""
-        if any(c.trunk is None for c in completions):
-            return self._normal(self._raw_of([torch.tensor(c.prompt_ids + c.ids) for c in completions]))
-        return self._normal(self._raw_of([c.trunk for c in completions if c.trunk is not None]))
+        """Scores of rollouts, from their trunk outputs where they carry them; a cut answer where it was cut."""
+        trunks = [c.trunk for c in completions if c.trunk is not None]
+        ids = [c.prompt_ids + c.ids for c in completions]
+        return self._normal(self._raw_of(ids, trunks if len(trunks) == len(ids) else None))
 
     def reward(
         self, prompts: Sequence[Sequence[Said]], completions: Sequence[str], context: Sequence[Mapping[str, Any]]
@@ -189,21 +188,24 @@ class RewardModel:
         return [float(score) for score in (raw - self.mean) / self.deviation]
 
     @torch.no_grad()
-    def _raw_of(self, sequences: Sequence[Tensor], rows: int = 16) -> Tensor:
-        """Raw scores of token ids ``[T]`` or trunk outputs ``[T, width]``."""
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        scores = torch.zeros(len(sequences))
+    def _raw_of(self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None = None, rows: int = 16) -> Tensor:
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        scores = torch.zeros(len(ids))
         for start in range(0, len(order), rows):
             part = order[start : start + rows]
-            scores[part] = self.raw([sequences[i] for i in part])
+            scores[part] = self.raw([ids[i] for i in part], [trunks[i] for i in part] if trunks else None)
         return scores
 
-    def raw(self, sequences: Sequence[Tensor]) -> Tensor:
-        """Raw scores ``[B]``, with gradients to adapter and head."""
-        padded = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
-        trunk = padded if padded.dim() == 3 else self.network.trunk(padded)
-        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
-        return self.network.upper(trunk, self.adapter)[torch.arange(len(last)), last] @ self.head
+    def raw(self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None = None) -> Tensor:
+        """Raw scores ``[B]``, with gradients to adapter and head; `trunks` where the trunk's output is known."""
+        shared = shared_prefix(ids)
+        if trunks is None:
+            tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
+            trunk = self.network.trunk(tokens, shared)
+        else:
+            trunk = torch.nn.utils.rnn.pad_sequence(list(trunks), batch_first=True)
+        last = torch.tensor([len(i) - 1 for i in ids])
+        return self.network.upper(trunk, self.adapter, shared)[torch.arange(len(last)), last] @ self.head
 
     # ------------------------------------------------------------------ state
 
@@ -265,13 +267,13 @@ def train(
     for label in sorted({row.label for row in rows if row.good is not None}):
         model.threshold(label)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    order = _order(len(rows), config)
+    order = batches(len(rows), config.epochs, config.batch, config.seed)
     checkpoints = Checkpoints(folder, repr((config, [row.judgement.id for row in rows]))) if folder else None
     done = _resume(model, optimizer, checkpoints)
-    trunks = _Trunks(model.network)
+    trunks = Trunks(model.network)
     for step in range(done, len(order)):
         start = time.perf_counter()
-        rate = config.learning_rate * _schedule(step, len(order), config.warmup)
+        rate = config.learning_rate * rate_at(step, len(order), config.warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, right = _learn(model, [rows[i] for i in order[step]], trunks, config.microbatch)
@@ -281,21 +283,6 @@ def train(
         if checkpoints and ((step + 1) % config.checkpoint_every == 0 or step + 1 == len(order)):
             checkpoints.save(step + 1, {**model.named(), **optimizer_tensors(optimizer)}, {})
         yield RewardStep(step + 1, len(order), loss, right, rate, time.perf_counter() - start)
-
-
-def _order(count: int, config: RewardConfig) -> list[list[int]]:
-    shuffle = random.Random(config.seed)  # noqa: S311 (an order, not a secret)
-    batches: list[list[int]] = []
-    for _ in range(config.epochs):
-        indices = list(range(count))
-        shuffle.shuffle(indices)
-        batches += [indices[start : start + config.batch] for start in range(0, count, config.batch)]
-    return batches
-
-
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    rising = max(1, round(steps * warmup))
-    return (step + 1) / rising if step < rising else 1.0 - 0.9 * (step - rising) / max(1, steps - rising)
 
 
 def _resume(model: RewardModel, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints | None) -> int:
@@ -309,33 +296,7 @@ def _resume(model: RewardModel, optimizer: torch.optim.Optimizer, checkpoints: C
     return state.step
 
 
-class _Trunks:
-    """The trunk's output of each text, kept while there is room."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._kept: dict[tuple[int, ...], Tensor] = {}
-        self._bytes = 0
-
-    def of(self, texts: Sequence[Text]) -> list[Tensor]:
-        missing = {text.ids for text in texts if text.ids not in self._kept}
-        found = dict(self._read(sorted(missing, key=lambda ids: (len(ids), ids))))
-        outputs = [found[text.ids] if text.ids in found else self._kept[text.ids] for text in texts]
-        for ids, output in found.items():
-            if self._bytes + output.nbytes <= _CACHE:
-                self._kept[ids] = output
-                self._bytes += output.nbytes
-        return outputs
-
-    def _read(self, missing: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        for start in range(0, len(missing), 8):
-            part = missing[start : start + 8]
-            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in part], batch_first=True)
-            for ids, output in zip(part, self._network.trunk(padded), strict=True):
-                yield ids, output[: len(ids)].clone()
-
-
-def _learn(model: RewardModel, rows: Sequence[Row], trunks: _Trunks, microbatch: int) -> tuple[float, float]:
+def _learn(model: RewardModel, rows: Sequence[Row], trunks: Trunks, microbatch: int) -> tuple[float, float]:
     """Leave the batch's gradient in the parameters; its mean loss and the share of rows that were right."""
     total = sum(row.judgement.weight for row in rows)
     ordered = sorted(rows, key=lambda row: max(len(text.ids) for text in row.texts))
@@ -343,7 +304,10 @@ def _learn(model: RewardModel, rows: Sequence[Row], trunks: _Trunks, microbatch:
     loss, right = 0.0, 0
     for start in range(0, len(ordered), size):
         part = ordered[start : start + size]
-        margins = margins_of(model, part, model.raw(trunks.of([text for row in part for text in row.texts])))
+        texts = [text for row in part for text in row.texts]
+        margins = margins_of(
+            model, part, model.raw([text.ids for text in texts], trunks.of([text.ids for text in texts]))
+        )
         weights = torch.tensor([row.judgement.weight for row in part])
         share = (weights * F.softplus(-margins)).sum() / total
         share.backward()  # type: ignore[no-untyped-call]
@@ -413,7 +377,7 @@ def report(model: RewardModel, rows: Sequence[Row], *, bins: int = 10, mistakes:
     if not rows:
         raise InvalidInput("There are no held-out judgements to judge the reward model by. Keep some back.")
     texts = [text for row in rows for text in row.texts]
-    scores = model._raw_of([torch.tensor(text.ids) for text in texts])
+    scores = model._raw_of([text.ids for text in texts])
     margins = margins_of(model, rows, scores).tolist()
     pairs = [(row, m) for row, m in zip(rows, margins, strict=True) if row.worse is not None]
     curve = _calibration(margins, bins)

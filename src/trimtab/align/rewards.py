@@ -65,7 +65,8 @@ class Weighted:
             values = [float(value) for value in part.reward(prompts, completions, context)]
             if len(values) != len(completions) or not all(map(math.isfinite, values)):
                 raise InvalidInput(
-                    f"The reward {part.name!r} must return one finite number for each of {len(completions)} completions."
+                    f"The reward {part.name!r} must return one finite number for each "
+                    f"of {len(completions)} completions."
                 )
             found[part.name] = values
         totals = [sum(part.weight * found[part.name][row] for part in self.parts) for row in range(len(completions))]

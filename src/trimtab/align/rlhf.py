@@ -1,20 +1,20 @@
 """Reinforcement learning from feedback for the language model: the loop around `ppo.update`.
 
 One step: draw a completion for each prompt of the batch, score them, read what the reference would have said, update.
-The reward stands at a completion's last token, each token pays its share of the KL penalty, and a completion that was cut
-before its end pays `missing_end_penalty` (TRL's PPO had the same; "N+ implementation details", Huang et al. 2024,
+The reward stands at a completion's last token, each token pays its share of the KL penalty, and a completion that was
+cut before its end pays `missing_end_penalty` (TRL's PPO had the same; "N+ implementation details", Huang et al. 2024,
 arXiv:2403.17031). Tokens that the model did not choose (the prompt, a tool's result) are in no loss.
 
-The trunk's output of each completion comes out of drawing it and serves reference, reward model and every epoch. When the
-sampler is exact its probabilities and values are the old policy's; otherwise both are read again from the weights that
-are trained and the difference is corrected for by importance weights.
+The trunk's output of each completion comes out of drawing it and serves reference, reward model and every epoch. When
+the sampler is exact its probabilities and values are the old policy's; otherwise both are read again from the weights
+that are trained and the difference is corrected for by importance weights.
 
 Choosing the stopping point: every few steps the policy answers the validation prompts, always with the same random
-numbers. The best step by their mean reward is kept (only steps under the KL cap count); after `patience` looks without a
-better one the run ends. Validation prompts are not the test: whoever judges the version needs others.
+numbers. The best step by their mean reward is kept (only steps under the KL cap count); after `patience` looks without
+a better one the run ends. Validation prompts are not the test: whoever judges the version needs others.
 
-A run is a function of its settings: what is drawn in step n follows from (seed, n). So a checkpoint is weights, optimizer,
-the KL coefficient and the number of the step, and a run that was killed ends in the same weights.
+A run is a function of its settings: what is drawn in step n follows from (seed, n). So a checkpoint is weights,
+optimizer, the KL coefficient and the number of the step, and a run that was killed ends in the same weights.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def train(
 ) -> Iterator[Step]:
     """Align `policy`, one step for each value yielded. At the end `folder/adapter` holds the best step's adapter.
 
-    A run that was stopped or killed goes on from its last complete step when it is started again with the same arguments.
+    A run that was stopped or killed goes on from its last complete step when started again with the same arguments.
 
     Args:
         policy: usually `Policy.fresh`, or one that starts from an adapter (SFT). Changed in place.

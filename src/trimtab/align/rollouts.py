@@ -1,12 +1,14 @@
 """Completions drawn from the policy, in large batches.
 
 A rollout of a language model is one completion: its tokens, the probability each had when it was drawn, and whether it
-came to its end. `TorchSampler` draws from the network itself, so its probabilities are the trained policy's own, and the
-trunk's output and the values fall out on the way; any other `Sampler` (an engine) gives tokens and its own
+came to its end. `TorchSampler` draws from the network itself, so its probabilities are the trained policy's own, and
+the trunk's output and the values fall out on the way; any other `Sampler` (an engine) gives tokens and its own
 probabilities, and the trainer weighs the difference.
 
 What makes it fast on a CPU: rows of similar length together, 64 at once (a matrix times 64 columns costs little more
-than times 8), a key-value cache that is allocated once, rows that ended taken out of the batch. The random numbers belong to the row, so none of this changes what is drawn.
+than times 8), what all prompts begin with read once, a key-value cache that is allocated once, rows that ended taken
+out of the batch. The random numbers belong to the row, so that but for rounding none of this changes
+what is drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter
-from .network import Network
+from .network import Network, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -160,48 +162,48 @@ class _Batch:
 
     def read_prompts(self) -> Tensor:
         """The network's normed output at each prompt's last token ``[B, width]``."""
-        network, s = self._network, self._network.shape
-        longest = int(self._lengths.max())
+        longest, shared = int(self._lengths.max()), shared_prefix(self.prompts)
         tokens = torch.zeros(len(self.prompts), longest, dtype=torch.long)
         for row, prompt in enumerate(self.prompts):
             tokens[row, : len(prompt)] = torch.tensor(prompt)
-        x = F.embedding(tokens, network.embedding)
-        rotary = network.rotary(torch.arange(longest))
-        groups = s.heads // s.kv_heads
-        for index, (layer, (keys, values)) in enumerate(zip(network.layers, self._cache, strict=True)):
-            if index == network.trunk_layers:
-                self.trunk[:, :longest] = x
-            q, k, v = network.project(layer, x, rotary, self._adapter)
-            keys[:, :, :longest], values[:, :, :longest] = k, v
-            wide = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-            attended = F.scaled_dot_product_attention(q, *wide, is_causal=True)
-            x = network.finish(layer, x, attended.transpose(1, 2).flatten(2), self._adapter)
-        return network.normed(x[self.rows, self._lengths - 1])
+        if shared:
+            # What all prompts begin with is read once, into every row's cache.
+            self._forward(tokens[:1, :shared], torch.arange(shared)[None])
+        x = self._forward(tokens[:, shared:], torch.arange(shared, longest)[None])
+        return self._network.normed(x[self.rows, self._lengths - 1 - shared])
 
     def read(self, tokens: Tensor, *, last: bool) -> Tensor:
         """Append one token to each row; the normed output at it ``[b, width]``. `last`: only the trunk is wanted."""
+        x = self._forward(tokens[:, None], self._lengths[self.rows][:, None], trunk_only=last)
+        self._lengths[self.rows] += 1
+        return self._network.normed(x[:, 0])
+
+    def _forward(self, tokens: Tensor, at: Tensor, *, trunk_only: bool = False) -> Tensor:
+        """Tokens ``[b, T]`` at positions ``[b or 1, T]`` through the layers; a single row of tokens is everybody's."""
         network, s = self._network, self._network.shape
-        at = self._lengths[self.rows]
+        here = torch.arange(len(self.rows))[:, None]
         longest = int(at.max()) + 1
-        x = F.embedding(tokens, network.embedding).unsqueeze(1)
+        x = F.embedding(tokens, network.embedding)
         cos, sin = network.rotary(at)
-        rotary = cos[:, None, None], sin[:, None, None]
-        unseen = (torch.arange(longest) > at[:, None])[:, None, None]
-        here = torch.arange(len(self.rows))
+        rotary = cos[:, None], sin[:, None]
+        seen = (torch.arange(longest) <= at[..., None])[:, None]
         for index, (layer, (keys, values)) in enumerate(zip(network.layers, self._cache, strict=True)):
             if index == network.trunk_layers:
-                self.trunk[self.rows, at] = x[:, 0]
-                if last:
+                self.trunk[self.rows[:, None], at] = x
+                if trunk_only:
                     break
             q, k, v = network.project(layer, x, rotary, self._adapter)
-            keys[here, :, at], values[here, :, at] = k[:, :, 0], v[:, :, 0]
-            # One query a row: plain products beat the fused attention. ``[b, kv_heads, groups, head]``
-            q = q.reshape(len(q), s.kv_heads, -1, s.head) * s.head**-0.5
-            scores = (q @ keys[:, :, :longest].transpose(-1, -2)).masked_fill_(unseen, -torch.inf)
-            attended = scores.softmax(-1) @ values[:, :, :longest]
-            x = network.finish(layer, x, attended.reshape(len(q), 1, -1), self._adapter)
-        self._lengths[self.rows] += 1
-        return network.normed(x[:, 0])
+            keys[here, :, at], values[here, :, at] = k.transpose(1, 2), v.transpose(1, 2)
+            known, knows = keys[: len(x), :, :longest], values[: len(x), :, :longest]
+            if tokens.shape[1] > 1:
+                attended = network.attend(q, known, knows, seen)
+            else:
+                # One query a row: plain products beat the fused attention. ``[b, kv_heads, groups, head]``
+                q = q.reshape(len(q), s.kv_heads, -1, s.head) * s.head**-0.5
+                scores = (q @ known.transpose(-1, -2)).masked_fill_(~seen, -torch.inf)
+                attended = (scores.softmax(-1) @ knows).reshape(len(q), 1, -1)
+            x = network.finish(layer, x, attended, self._adapter)
+        return x
 
     def drop(self, ended: Tensor, x: Tensor) -> Tensor:
         """Take ended rows out once they are a quarter of the batch: copying the cache costs, too."""
@@ -220,9 +222,8 @@ def with_trunk(network: Network, completions: Sequence[Completion], rows: int = 
     missing = sorted((len(c.prompt_ids) + len(c.ids), i) for i, c in enumerate(completions) if c.trunk is None)
     for start in range(0, len(missing), rows):
         part = [i for _, i in missing[start : start + rows]]
-        ids = [torch.tensor(found[i].prompt_ids + found[i].ids) for i in part]
-        for i, output, text in zip(
-            part, network.trunk(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)), ids, strict=True
-        ):
+        ids = [found[i].prompt_ids + found[i].ids for i in part]
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
+        for i, output, text in zip(part, network.trunk(tokens, shared_prefix(ids)), ids, strict=True):
             found[i] = replace(found[i], trunk=output[: len(text)].clone())
     return found

@@ -1,0 +1,133 @@
+"""Supervised fine-tuning: the policy learns answers as somebody wanted them.
+
+The loss is the mean over the wanted answers' tokens, the end included, of ``-log p(token)``; the prompt is not learned.
+The answers of a demonstration set are read in several epochs, and the trunk is read once, which is why this does not go
+through TRL's SFTTrainer (`trl_methods` has it, for comparison; `benchmarks/alignment.py` measures both).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from trimtab.domain.errors import InvalidInput
+from trimtab.domain.judgement import Judgement, Kind
+
+from .base import Base
+from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
+from .epochs import Trunks, batches, rate_at
+from .policy import Policy, drawn, states_of, token_logprobs
+from .rollouts import Completion
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    """The answer, its end included."""
+    weight: float
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """What a person may turn. Defaults by taste, after TRL's for LoRA."""
+
+    epochs: int = 2
+    batch: int = 16
+    microbatch: int = 8
+    """Rows that go through the network at once. Memory only."""
+    learning_rate: float = 5e-4
+    warmup: float = 0.1
+    checkpoint_every: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SftStep:
+    step: int
+    steps: int
+    loss: float
+    """Nats a token of the answers."""
+    sure: float
+    """Share of the answers' tokens that had a probability above one half."""
+    learning_rate: float
+    seconds: float
+
+
+def demonstrations_of(base: Base, judgements: Iterable[Judgement], *, max_tokens: int = 512) -> list[Demonstration]:
+    """The demonstrations among judgements; those longer than `max_tokens` with their prompt are left out."""
+    found = []
+    for judged in judgements:
+        if judged.kind is Kind.DEMONSTRATION and judged.weight > 0:
+            row = Demonstration(base.prompt_ids(judged.prompt), base.completion_ids(judged.completion), judged.weight)
+            if len(row.prompt_ids) + len(row.ids) <= max_tokens:
+                found.append(row)
+    return found
+
+
+def train(
+    policy: Policy, rows: Sequence[Demonstration], config: SftConfig, *, folder: Path | None = None
+) -> Iterator[SftStep]:
+    """Train `policy`'s adapter in place, one step for each value yielded.
+
+    Args:
+        folder: for checkpoints; a run that was killed goes on from there, to the same weights.
+
+    Raises:
+        InvalidInput: there are no rows.
+        Conflict: the folder holds another run.
+    """
+    if not rows:
+        raise InvalidInput("There is no demonstration to learn from. Edit an answer, or import some.")
+    optimizer = torch.optim.AdamW(policy.adapter.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    order = batches(len(rows), config.epochs, config.batch, config.seed)
+    checkpoints = Checkpoints(folder, repr((config, [hash(row) for row in rows]))) if folder else None
+    state = checkpoints.latest() if checkpoints else None
+    if state is not None:
+        policy.adapter.load_named(state.tensors)
+        load_optimizer(optimizer, state.tensors)
+    trunks = Trunks(policy.network)
+    for step in range(state.step if state else 0, len(order)):
+        start = time.perf_counter()
+        rate = config.learning_rate * rate_at(step, len(order), config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, sure = _learn(policy, [rows[i] for i in order[step]], trunks, config.microbatch)
+        torch.nn.utils.clip_grad_norm_(policy.adapter.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if checkpoints and ((step + 1) % config.checkpoint_every == 0 or step + 1 == len(order)):
+            checkpoints.save(step + 1, {**policy.adapter.named(), **optimizer_tensors(optimizer)}, {})
+        yield SftStep(step + 1, len(order), loss, sure, rate, time.perf_counter() - start)
+
+
+def _learn(policy: Policy, rows: Sequence[Demonstration], trunks: Trunks, microbatch: int) -> tuple[float, float]:
+    ordered = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.ids))
+    total = sum(row.weight * len(row.ids) for row in rows)
+    loss, sure = 0.0, 0
+    for start in range(0, len(ordered), microbatch):
+        part = ordered[start : start + microbatch]
+        logprobs, weights = _logprobs(policy, part, trunks)
+        share = -(weights * logprobs).sum() / total
+        share.backward()  # type: ignore[no-untyped-call]
+        loss += float(share.detach())
+        sure += int((logprobs.exp() > 0.5).sum())
+    return loss, sure / sum(len(row.ids) for row in rows)
+
+
+def _logprobs(policy: Policy, rows: Sequence[Demonstration], trunks: Trunks) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p of every token of these answers and its weight ``[N]``, with gradients."""
+    trunk = trunks.of([row.prompt_ids + row.ids for row in rows])
+    completions = [
+        Completion(row.prompt_ids, row.ids, torch.zeros(len(row.ids)), True, torch.ones(len(row.ids), dtype=torch.bool))
+        for row in rows
+    ]
+    states = states_of([replace(c, trunk=output) for c, output in zip(completions, trunk, strict=True)])
+    x, _ = drawn(policy.network, states, policy.adapter, max(len(row.ids) for row in rows))
+    tokens = torch.cat([torch.tensor(row.ids) for row in rows])
+    weights = torch.cat([torch.full((len(row.ids),), row.weight) for row in rows])
+    return token_logprobs(x, policy.network.head, tokens)[0], weights

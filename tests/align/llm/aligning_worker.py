@@ -1,0 +1,60 @@
+"""A tiny PPO run, the same in the test and in a process that is killed: `python -m aligning_worker MODEL FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from trimtab.align import rlhf
+from trimtab.align.adapter import Adapter, LoraConfig
+from trimtab.align.base import Base, load_base
+from trimtab.align.network import Network
+from trimtab.align.policy import Policy
+from trimtab.align.ppo import PPOConfig
+from trimtab.align.rewards import Part, Weighted
+from trimtab.align.rollouts import Draw
+from trimtab.domain.judgement import Said
+
+CONFIG = rlhf.RlhfConfig(
+    steps=8,
+    rollouts=16,
+    draw=Draw(max_tokens=10),
+    learning_rate=1e-2,
+    missing_end_penalty=0.0,
+    evaluate_every=3,
+    ppo=PPOConfig(epochs=2, minibatches=2, microbatch=8, kl_coefficient=0.02, kl_target=2.0, value_clip=None),
+)
+
+
+def low(
+    prompts: Sequence[Sequence[Said]], completions: Sequence[str], context: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """The share of tokens from the lower half of the vocabulary: learnable from the first step."""
+    return [sum(i < 150 for i in row["rollout"].ids) / len(row["rollout"].ids) for row in context]
+
+
+def make(base: Base, network: Network) -> tuple[Policy, list[rlhf.Prompt], Weighted]:
+    prompts = [rlhf.Prompt((Said("user", word),)) for word in ("harbour", "lamp", "keeper of the", "x", "one over")]
+    return Policy.fresh(network, LoraConfig(rank=4), seed=0), prompts, Weighted([Part("low", 1.0, low)])
+
+
+def run(base: Base, network: Network, folder: Path) -> Adapter:
+    policy, prompts, reward = make(base, network)
+    for step in rlhf.train(policy, base, prompts, reward, CONFIG, validation=prompts[:2], folder=folder):
+        print(step.step, flush=True)
+    from trimtab.align.adapter import read_adapter
+
+    return read_adapter(folder / "adapter")[0]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model = load_base(Path(sys.argv[1]))
+    run(model, Network(model, trunk_layers=1, bf16=False), Path(sys.argv[2]))
