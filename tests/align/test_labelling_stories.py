@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from postgresql import PostgreSQL
 from scripted_app import app_with, follow, new_thread
 from trimtab.align import interchange
 from trimtab.align.curation import Rules
@@ -19,7 +21,7 @@ from trimtab.api.server import create_app
 from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.domain.judgement import Judgement, Source
 from trimtab.domain.model import Profile
-from trimtab.gathering import curated
+from trimtab.gathering import curated, forget_person
 from trimtab.llm.scripted import call
 from trimtab.store import imports, people, threads
 
@@ -222,6 +224,46 @@ async def test_imported_answers_are_everybodys_to_label(tmp_path: Path) -> None:
     assert {row.source for row in found.rows} <= {Source.IMPORT, Source.PERSON}
     assert found.counts == {"duplicate": 2}
     assert mine == []
+
+
+async def test_what_stands_inside_an_imported_prompt_is_not_asked_about(tmp_path: Path) -> None:
+    talk = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Tea?"},
+    ]
+    line = json.dumps({"prompt": talk, "completion": "Please.", "label": True})
+    async with app_with([], tmp_path) as app, person(app) as me:
+        await imported(app, line)
+        item = await me.next()
+        assert item is not None
+        assert [answer["text"] for answer in item["answers"]] == ["Please."]
+        assert [said["text"] for said in item["conversation"]] == ["Hi", "Hello.", "Tea?"]
+        await me.say(kind="thumb", message_id=item["answers"][0]["id"], value=1)
+        assert await me.next() is None
+        assert (await me.get("/v1/labelling/agreement"))["agreement"]["helpful"]["items"] == 0
+
+
+async def test_it_is_the_same_over_postgresql(tmp_path: Path) -> None:
+    with PostgreSQL() as server:
+        url = server.database("labelling")
+        async with app_with(ANSWERS, tmp_path, database_url=url) as app, person(app) as me, person(app, "ann") as ann:
+            await imported(app, LINE)
+            await imported(app, LINE)
+            answer = await me.answer("What is tea?")
+            kept = await me.say(kind="thumb", message_id=answer["id"], value=1)
+            for mode in ("label", "compare"):
+                item = await ann.next(mode=mode)
+                assert item is not None
+                assert item["conversation"][-1]["text"] == "What is coffee?"
+            (told,) = (await me.get("/v1/feedback/outcomes"))["feedback"]
+            assert told["trains"]
+            decision = f"/v1/feedback/{kept['id']}/decision"
+            assert (await me.http.post(decision, json={"decision": "exclude"})).status_code == 200
+            assert curated(app.database).counts == {"by hand": 1}
+            gone = forget_person(app.database, tmp_path / "datasets", LOCAL_USER)
+            assert (gone.feedback, gone.versions) == (1, [])
+            assert len(curated(app.database).rows) == 1
 
 
 # ---------------------------------------------------------------------- on which terms

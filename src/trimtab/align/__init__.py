@@ -1,4 +1,5 @@
 """From judgement to weights: the same reinforcement learning for a Tic-Tac-Toe player and for a language model.
 
-Needs the extra `align`; every module here imports torch or numpy at its top and is itself imported only when asked for.
+What trains needs the extra `align`: those modules import torch or numpy at their top and are themselves imported only
+when asked for. What is about data (`curation`, `dataset`, `interchange`, `blame`, `raters`, …) is plain Python.
 """

@@ -16,6 +16,10 @@ NEWEST = 2000
 """Answers that are looked at, the newest first."""
 
 
+_FILES = select(users.c.id).where(users.c.name.in_(list(OWNERS.values())))
+"""Who "said" what files say: nobody."""
+
+
 @dataclass(frozen=True)
 class Open:
     """One answer, or two answers to the same question, that could be judged."""
@@ -32,8 +36,7 @@ class Open:
 def visible(connection: Connection, owner: str, *, anybody: bool) -> ColumnElement[bool]:
     """Which answers a person may see: their own, those from files, and where allowed everybody's whose owner has not
     said of them that they must not train."""
-    from_files = threads.c.owner_id.in_(select(users.c.id).where(users.c.name.in_(list(OWNERS.values()))))
-    seen = (threads.c.owner_id == owner) | from_files
+    seen = (threads.c.owner_id == owner) | threads.c.owner_id.in_(_FILES)
     if anybody:
         other = feedback.alias()
         refused = exists().where(
@@ -85,6 +88,7 @@ def votes(connection: Connection, owner: str, *, anybody: bool = False) -> list[
         .join(messages, messages.c.id == feedback.c.message_id)
         .join(threads, threads.c.id == messages.c.thread_id)
         .where(visible(connection, owner, anybody=anybody), feedback.c.kind.in_(("thumb", "preference")))
+        .where(feedback.c.owner_id.not_in(_FILES))
         .order_by(feedback.c.updated_at)
     )
     for row in connection.execute(query):
@@ -98,29 +102,27 @@ def votes(connection: Connection, owner: str, *, anybody: bool = False) -> list[
 
 def _answers(connection: Connection, owner: str, anybody: bool) -> list[Mapping[str, Any]]:
     query = (
-        select(messages.c.id, messages.c.parent_id, messages.c.text_digest)
+        select(messages.c.id, messages.c.parent_id, messages.c.text_digest, messages.c.lineage)
         .join(threads, threads.c.id == messages.c.thread_id)
         .where(
             messages.c.role == "assistant",
             messages.c.status == "done",
             messages.c.text != "",
-            # What stands inside an imported conversation is its prompt; an answer has no message after it there.
-            ~exists().where(_after.c.parent_id == messages.c.id, threads.c.owner_id != owner),
             visible(connection, owner, anybody=anybody),
         )
         .order_by(messages.c.created_at.desc(), messages.c.id)
         .limit(NEWEST)
     )
-    return [dict(row._mapping) for row in connection.execute(query)]
-
-
-_after = messages.alias()
+    rows = [dict(row._mapping) for row in connection.execute(query)]
+    # What the assistant says inside an imported prompt is no answer of anybody's: nothing says where it came from.
+    return [row for row in rows if not row["id"].startswith("imp_") or "source" in (row["lineage"] or {})]
 
 
 def _said(connection: Connection, kind: str, *also: ColumnElement[bool]) -> dict[tuple[str, str], set[str]]:
     """Who has given such feedback, by answer and the other answer."""
     found: dict[tuple[str, str], set[str]] = {}
     query = select(feedback.c.message_id, feedback.c.other_id, feedback.c.owner_id)
-    for row in connection.execute(query.where(feedback.c.kind == kind, *also)):
+    by_people = feedback.c.owner_id.not_in(_FILES)
+    for row in connection.execute(query.where(feedback.c.kind == kind, by_people, *also)):
         found.setdefault((row.message_id, row.other_id), set()).add(row.owner_id)
     return found
