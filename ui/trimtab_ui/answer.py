@@ -149,7 +149,8 @@ def marked(text: str, start: int, end: int, found: Mapping[str, Any]) -> Safe:
 
 def _how(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
     timing, lineage = message.get("timing") or {}, message.get("lineage") or {}
-    model = lineage.get("version") or lineage.get("model") or ""
+    version = str(lineage.get("version") or "")
+    model = session.version_name(version) if version else lineage.get("model") or ""
     took = look.seconds(timing["total"]) if timing.get("total") else ""
     label = " · ".join(part for part in ("How this was answered", plain(model, 40), took) if part)
     panel = st.expander(label, icon=":material/explore:", key=f"how-{message['id']}", on_change="rerun")
@@ -194,13 +195,19 @@ def passage_row(passage: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return place, f"{passage.get('score', 0):.2f}", "–" if meaning is None else f"#{meaning}", by_words
 
 
+def _version(version_id: str) -> Safe | str:
+    """Its name, and its id where that is something else. The Models page has the rest."""
+    name = session.version_name(version_id)
+    return join([name, tag("span", f" ({version_id})", cls="tt-host tt-mono")]) if name != version_id else name
+
+
 def _made_by(lineage: Mapping[str, Any], timing: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
     connectors = ", ".join(f"{name} {version}" for name, version in (lineage.get("connectors") or {}).items())
     tokens = f"{usage.get('prompt_tokens', 0)} read ({usage.get('cached_tokens', 0)} from cache), "
     tokens += f"{usage.get('completion_tokens', 0)} written"
     rows = [
         ("Model", lineage.get("model")),
-        ("Version", lineage.get("version")),
+        ("Version", _version(str(lineage.get("version") or ""))),
         ("Adapter", lineage.get("adapter")),
         ("Prompt", lineage.get("prompt_version")),
         ("Connectors", connectors),

@@ -159,6 +159,71 @@ class Client:
     def set_consent(self, feedback_id: str, consent: bool) -> dict[str, Any]:
         return self._json("PATCH", f"/v1/feedback/{feedback_id}", json={"consent": consent})
 
+    # --- versions of the model
+
+    def versions(self) -> dict[str, Any]:
+        """``{"versions", "serving", "fault"}``."""
+        return self._json("GET", "/v1/versions")
+
+    def version(self, version_id: str) -> dict[str, Any]:
+        """One, with its whole manifest and the gate's evidence."""
+        return self._json("GET", f"/v1/versions/{version_id}")
+
+    def version_card(self, version_id: str) -> str:
+        return str(self._json("GET", f"/v1/versions/{version_id}/card")["card"])
+
+    def version_feedback(self, version_id: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/versions/{version_id}/feedback")
+
+    def version_diff(self, old: str, new: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/versions/{old}/diff/{new}")
+
+    def version_history(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/versions/history")["history"])
+
+    def promote(self, version_id: str, reason: str, *, anyway: bool = False) -> dict[str, Any]:
+        body = {"reason": reason, "anyway": anyway}
+        return self._json("POST", f"/v1/versions/{version_id}/promote", json=body, timeout=SLOW)
+
+    def roll_back(self, reason: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/versions/rollback", json={"reason": reason}, timeout=SLOW)
+
+    def canary(self, version_id: str | None, share: float, reason: str = "") -> dict[str, Any]:
+        body = {"version": version_id, "share": share, "reason": reason}
+        return self._json("POST", "/v1/versions/canary", json=body, timeout=SLOW)
+
+    def compare(self, prompt: str, versions: Sequence[str]) -> list[dict[str, Any]]:
+        body = {"prompt": prompt, "versions": list(versions)}
+        return list(self._json("POST", "/v1/versions/compare", json=body, timeout=SLOW)["answers"])
+
+    # --- the classroom, and jobs
+
+    def words(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/learn/words")["words"])
+
+    def trainings(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/learn/checkpoints")["trainings"])
+
+    def think(self, checkpoint: str, board: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/learn/think", json={"checkpoint": checkpoint, "board": board}, timeout=SLOW)
+
+    def play(self, checkpoint: str, board: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/learn/play", json={"checkpoint": checkpoint, "board": board}, timeout=SLOW)
+
+    def rollout(self, **game: Any) -> dict[str, Any]:
+        return self._json("POST", "/v1/learn/rollout", json=game, timeout=SLOW)
+
+    def start_job(self, kind: str, recipe: dict[str, Any]) -> dict[str, Any]:
+        return self._json("POST", "/v1/jobs", json={"kind": kind, "recipe": recipe})
+
+    def job_progress(self, job_id: str, after: int) -> dict[str, Any]:
+        """``{"progress", "next", "job"}``: what it reported from its `after`-th report on."""
+        return self._json("GET", f"/v1/jobs/{job_id}/progress", params={"after": after})
+
+    def change_job(self, job_id: str, wish: str) -> dict[str, Any]:
+        """`wish` is ``pause``, ``resume`` or ``cancel``."""
+        return self._json("POST", f"/v1/jobs/{job_id}/{wish}")
+
     # --- documents
 
     def documents(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -55,6 +56,21 @@ def choices() -> dict[str, Any]:
         st.session_state["choices"] = client().choices()
     found: dict[str, Any] = st.session_state["choices"]
     return found
+
+
+NAMES_SECONDS = 60.0
+
+
+def version_name(version_id: str) -> str:
+    """What people call a version of the model; its id when the server does not know it or cannot be asked."""
+    kept: dict[str, Any] = st.session_state.setdefault("version-names", {"at": -NAMES_SECONDS, "names": {}})
+    if version_id and version_id not in kept["names"] and time.monotonic() - kept["at"] >= NAMES_SECONDS:
+        kept["at"] = time.monotonic()
+        try:
+            kept["names"] = {str(v["id"]): str(v["name"]) for v in client().versions()["versions"]}
+        except UiError:
+            return version_id
+    return str(kept["names"].get(version_id, version_id))
 
 
 # --- the thread on screen: in the address, so that a reload or a second tab opens the same one
