@@ -107,5 +107,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            slots.setdefault(int(index), {})[key] = tensor
+            slots.setdefault(int(index), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})

@@ -57,7 +57,7 @@ def _ppo() -> ppo.PPOConfig:
         epochs=2,
         minibatches=2,
         microbatch=8,
-        kl_coefficient=0.05,
+        kl_coefficient=0.1,
         kl_target=4.0,
         kl_gain=0.5,
         kl_cap=12.0,
@@ -128,7 +128,8 @@ class Step:
     best_step: int | None
     """The step whose weights are kept."""
     stopped: str
-    """Why the update ended early (`ppo.UpdateStats.stopped`)."""
+    """Why the update ended early (`ppo.UpdateStats.stopped`), or ``rejected``: the last step went over the KL cap and
+    was taken back."""
     samples: tuple[Sample, ...]
     seconds: dict[str, float]
     """CPU seconds of this process: rollouts, scoring, update, evaluation."""
@@ -193,6 +194,10 @@ class _Run:
         self._best: tuple[float, int] | None = None
         self._best_tensors = {name: t.detach().clone() for name, t in policy.adapter.named().items()}
         self._looks = 0
+        self._slower = 1.0
+        """Share of the learning rate that is left after rejected steps."""
+        self._safe = self._now()
+        """The last weights and optimizer that were seen under the cap."""
 
     def steps(self) -> Iterator[Step]:
         checkpoints = Checkpoints(self._folder / "checkpoints", self._identity())
@@ -215,11 +220,16 @@ class _Run:
         scored, texts = self._score([self._prompts[i] for i in chosen], completions)
         rollouts = self._rollouts(completions, scored)
         clock.lap("scoring")
+        refused = self._over_the_cap(rollouts)
         stats = ppo.update(
             self._policy,
             self._optimizer,
             rollouts,
-            self._config.ppo,
+            replace(
+                self._config.ppo,
+                learning_rate=self._config.learning_rate * self._slower,
+                epochs=0 if refused else self._config.ppo.epochs,
+            ),
             kl_coefficient=self._beta,
             generator=torch.Generator().manual_seed(self._seed(number)),
         )
@@ -249,13 +259,32 @@ class _Run:
             **diversity(texts),
             held_out=held_out,
             best_step=self._best[1] if self._best else None,
-            stopped=stats.stopped,
+            stopped="rejected" if refused else stats.stopped,
             samples=tuple(
                 Sample(self._prompts[chosen[i]].messages[-1].content, texts[i], scored.totals[i])
                 for i in list(shown)[: self._config.samples]
             ),
             seconds=clock.laps,
         )
+
+    def _over_the_cap(self, rollouts: ppo.Rollouts) -> bool:
+        """If the policy that wrote these is over the KL cap: back to the last that was not, and on at half the rate.
+
+        `ppo.update` stops before a step when it sees the cap passed; this takes the step back that jumped over it.
+        """
+        cap = self._config.ppo.kl_cap
+        weights = ppo.importance_weights(rollouts, self._config.ppo.importance_cap)
+        if cap is None or ppo.kl_of(rollouts.logprobs, rollouts, weights) <= cap:
+            self._safe = self._now()
+            return False
+        self._policy.load_named(self._safe)
+        load_optimizer(self._optimizer, self._safe)
+        self._slower *= 0.5
+        return True
+
+    def _now(self) -> dict[str, torch.Tensor]:
+        tensors = {**self._policy.named(), **optimizer_tensors(self._optimizer)}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def _batch(self, number: int) -> list[int]:
         """Which prompts step `number` answers: the next of an endless run of shuffled passes."""
@@ -337,10 +366,11 @@ class _Run:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         best = {f"best.{name}": tensor for name, tensor in self._best_tensors.items()} if self._best else {}
-        return {**self._policy.named(), **optimizer_tensors(self._optimizer), **best}
+        safe = {f"safe.{name}": tensor for name, tensor in self._safe.items()}
+        return {**self._policy.named(), **optimizer_tensors(self._optimizer), **best, **safe}
 
     def _facts(self) -> dict[str, Any]:
-        return {"beta": self._beta, "best": self._best, "looks": self._looks}
+        return {"beta": self._beta, "best": self._best, "looks": self._looks, "slower": self._slower}
 
     def _resume(self, state: State | None) -> int:
         if state is None:
@@ -348,6 +378,8 @@ class _Run:
         self._policy.load_named(state.tensors)
         load_optimizer(self._optimizer, state.tensors)
         self._beta, self._looks = float(state.facts["beta"]), int(state.facts["looks"])
+        self._slower = float(state.facts["slower"])
+        self._safe = {n.removeprefix("safe."): t for n, t in state.tensors.items() if n.startswith("safe.")}
         if state.facts["best"] is not None:
             self._best = (float(state.facts["best"][0]), int(state.facts["best"][1]))
             self._best_tensors = {name: state.tensors[f"best.{name}"] for name in self._best_tensors}

@@ -138,7 +138,7 @@ def _trainer(
     import torch
     from datasets import Dataset
     from peft import LoraConfig as PeftConfig
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, TrainingArguments
 
     trl: Any = importlib.import_module("trl")  # it gives its names out lazily, which a type checker cannot see
     layers = Shape.of(base.config).layers
@@ -153,6 +153,9 @@ def _trainer(
     )
     model = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=torch.float32, local_files_only=True)
     model.config.pad_token_id = base.pad_id
+    # transformers renamed it; the old name warns.
+    renamed = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    recomputing = "activation_checkpointing" if renamed else "gradient_checkpointing"
     common: dict[str, Any] = {
         "output_dir": str(scratch / "trl"),
         "max_steps": config.steps,
@@ -160,7 +163,7 @@ def _trainer(
         "learning_rate": config.learning_rate,
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        recomputing: False,
         "report_to": "none",
         "logging_steps": 1,
         "save_strategy": "no",

@@ -17,7 +17,7 @@ from trimtab.domain.errors import Conflict, InvalidInput, ModelFileError
 from trimtab.domain.judgement import Judgement, Kind, Said
 
 WORDS = "harbour keeper lamp walked over there other one".split()
-CONFIG = rm.RewardConfig(epochs=6, learning_rate=3e-3, batch=8, seed=1)
+CONFIG = rm.RewardConfig(epochs=6, learning_rate=2e-3, batch=8, seed=1)
 
 
 def sentence(rng: random.Random, polite: bool) -> str:
@@ -67,7 +67,7 @@ def fresh(network: Network, base: Base) -> rm.RewardModel:
 
 @pytest.mark.parametrize("kind", ["pairs", "labels", "both"])
 def test_a_planted_preference_is_ranked(kind: str, tiny: Base, network: Network) -> None:
-    judged = {"pairs": pairs(80, 1), "labels": labels(120, 1), "both": pairs(50, 1) + labels(50, 2)}[kind]
+    judged = {"pairs": pairs(120, 1), "labels": labels(200, 1), "both": pairs(80, 1) + labels(120, 2)}[kind]
     model = fresh(network, tiny)
     steps = list(rm.train(model, rm.rows_of(tiny, judged), CONFIG))
     assert [step.step for step in steps] == list(range(1, steps[0].steps + 1))

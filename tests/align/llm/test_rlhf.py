@@ -49,9 +49,19 @@ def test_the_penalty_holds_the_policy_near_the_reference(tiny: Base, network: Ne
 
     loose = drifted("loose", kl_coefficient=0.0, kl_target=None)
     held = drifted("held", kl_coefficient=0.5, kl_target=None)
-    capped = drifted("capped", kl_coefficient=0.0, kl_target=None, kl_cap=0.2)
     assert held < 0.5 * loose
-    assert capped < 0.5  # a step may overshoot, then only the way back pays
+
+
+def test_a_step_over_the_cap_is_taken_back(tiny: Base, network: Network, tmp_path: Path) -> None:
+    policy, prompts, reward = make(tiny, network)
+    config = free(kl_coefficient=0.0, kl_target=None, kl_cap=0.2)
+    steps = list(rlhf.train(policy, tiny, prompts, reward, config, folder=tmp_path))
+    over = [step for step in steps if step.kl_sequence > 0.2]
+    assert over  # the rate is far too high for such a cap
+    assert all(step.stopped == "rejected" for step in over)
+    for step in over:
+        after = steps[step.step : step.step + 1]
+        assert all(later.kl_sequence <= 0.2 for later in after)
 
 
 def test_the_coefficient_follows_the_drift(tiny: Base, network: Network, tmp_path: Path) -> None:
@@ -79,12 +89,12 @@ def test_a_foreign_sampler_is_corrected_for(tiny: Base, network: Network, tmp_pa
         exact = False
 
         def __call__(self, prompts, adapter, draw, seed) -> list[Completion]:  # type: ignore[no-untyped-def]
-            drawn = TorchSampler(network, tiny.end_ids)(prompts, adapter, replace(draw, temperature=0.8), seed)
+            drawn = TorchSampler(network, tiny.end_ids)(prompts, adapter, replace(draw, temperature=0.3), seed)
             return [replace(completion, trunk=None, values=None) for completion in drawn]
 
     policy, prompts, reward = make(tiny, network)
     steps = list(rlhf.train(policy, tiny, prompts, reward, free(steps=2), folder=tmp_path, sampler=Colder()))
-    assert all(step.importance < 0.999 for step in steps)
+    assert all(step.importance < 0.98 for step in steps)
     assert steps[0].kl_sequence == pytest.approx(0.0, abs=1e-4)  # the first policy is the reference, whoever drew
 
 
