@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
+from tiny_adapter import adapter
 from trimtab.app import Ask, Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain.errors import Conflict, ModelFileError
@@ -32,25 +30,6 @@ async def app(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) 
     settings = Settings.load(home=home, engine=request.param, parallel=2, context=1024)
     async with Trimtab.open(settings, retrieval=False) as opened:
         yield opened
-
-
-def adapter(folder: Path, seed: int, base: Path) -> Path:
-    """A rank-4 LoRA of random numbers, big enough to be heard, in both formats."""
-    from trimtab.llm.architecture import of_gguf
-    from trimtab.llm.gguf_header import read_header
-    from trimtab.llm.lora import adapter_gguf
-
-    random = np.random.default_rng(seed)
-    tensors, names = {}, [f"model.layers.{layer}.mlp.down_proj" for layer in range(20, 30, 2)]
-    for name in names:
-        tensors[f"base_model.model.{name}.lora_A.weight"] = random.normal(0, 0.05, (4, 1536)).astype(np.float32)
-        tensors[f"base_model.model.{name}.lora_B.weight"] = random.normal(0, 2.0, (576, 4)).astype(np.float32)
-    (folder / "adapter").mkdir(parents=True)
-    save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["down_proj"], "task_type": "CAUSAL_LM"}
-    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    adapter_gguf(folder / "adapter", folder / "adapter.gguf", of_gguf(read_header(base)))
-    return folder
 
 
 async def version(app: Trimtab, folder: Path, name: str, seed: int) -> str:

@@ -13,7 +13,6 @@ from .learn_board import SQUARES, board_of, expects, heat, percent, position
 from .markup import draw, note, notice, tag
 from .untrusted import plain
 
-
 OPEN: Mapping[str, Any] = {"over": False, "winner": "", "row": ()}
 """How a game stands that goes on."""
 
