@@ -106,7 +106,7 @@ def test_a_judge_that_agrees_with_people_is_used() -> None:
     assert found.usable
     assert found.form in found.by_form
     assert found.confirmed.low > 0.5
-    assert found.confirmed.n == 20 < found.pairs == 40, "confirmed on prompts that did not choose the form"
+    assert found.confirmed.n == 24 < found.pairs == 48, "confirmed on prompts that did not choose the form"
 
 
 def test_a_principle_whose_judge_is_a_coin_is_flagged_and_not_used() -> None:
@@ -169,5 +169,5 @@ def test_the_report_shows_every_form_and_what_is_used() -> None:
         choose_forms([KIND, replace(KIND, id="other", evidence=("none",))], PEOPLE, Judge(Believer()))
     ).split("\n")
     assert lines[0].startswith("| principle | pairs | likelihood | pointwise | contrast | choice | used | confirmed |")
-    assert lines[2].startswith("| kind | 40 | 1.00 | 1.00 | 1.00 | 1.00 | likelihood | 1.00 [1.00, 1.00] |")
+    assert lines[2].startswith("| kind | 48 | 1.00 | 1.00 | 1.00 | 1.00 | likelihood | 1.00 [1.00, 1.00] |")
     assert lines[3] == "| other | 0 | - | - | - | - | not used | - |"

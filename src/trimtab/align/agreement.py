@@ -4,6 +4,10 @@ A judge that is a coin is worse than none: it teaches noise with confidence. So 
 people judged, the best one is chosen on one half of the prompts, and it is used only if on the other half the 95 %
 interval of its agreement lies above chance. Choosing and confirming on the same pairs would let the luckiest of five
 coins through, and measuring every form on both halves would cost nearly twice as much.
+
+What to expect of the default model with the bundled pairs: likelihood agrees on sense, truth and helpfulness, contrast
+on harm, pointwise on needless refusals. On keeping to a topic, brevity and repetition no form could be told from a
+coin, and "A or B?" could not on any principle, though asked in both orders.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ def choose_forms(
     people: Sequence[Judgement],
     judge: Judge,
     *,
-    most: int = 40,
+    most: int = 48,
     least: int = 10,
 ) -> list[Agreement]:
     """Measure the judge against people and choose a form for each principle.
