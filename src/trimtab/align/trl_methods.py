@@ -51,6 +51,8 @@ class TrlConfig:
     group: int = 4
     """Completions of one prompt that are compared with each other (GRPO, RLOO)."""
     temperature: float = 1.0
+    cpu_seconds: float | None = None
+    """A budget of this process's CPU time: over it, the training ends after its step."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     trunk_layers: int = 20
     seed: int = 0
@@ -89,7 +91,7 @@ def train(
         raise InvalidInput(f"{config.method.upper()} needs {need}, and got none.")
     with tempfile.TemporaryDirectory(prefix="trimtab-trl-") as scratch:
         trainer = _trainer(base, config, rows, prompts, reward, Path(scratch))
-        yield from _followed(trainer, config.steps)
+        yield from _followed(trainer, config.steps, config.cpu_seconds)
         trainer.model.save_pretrained(scratch, safe_serialization=True)
         write_adapter(_read(Path(scratch)), folder / "adapter")
 
@@ -208,12 +210,13 @@ def _reward_function(base: Base, prompts: Sequence[Prompt], reward: Weighted) ->
     return total
 
 
-def _followed(trainer: Any, steps: int) -> Iterator[TrlStep]:
+def _followed(trainer: Any, steps: int, cpu_seconds: float | None) -> Iterator[TrlStep]:
     """Train in a thread and hand on what TRL logs. Closing the iterator ends the training after its step."""
     from transformers import TrainerCallback
 
     found: queue.Queue[TrlStep | BaseException | None] = queue.Queue()
     stop = threading.Event()
+    began = time.process_time()
 
     class Follow(TrainerCallback):
         def __init__(self) -> None:
@@ -228,7 +231,8 @@ def _followed(trainer: Any, steps: int) -> Iterator[TrlStep]:
             self.since = now
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop = control.should_training_stop or stop.is_set()
+            spent = cpu_seconds is not None and time.process_time() - began > cpu_seconds
+            control.should_training_stop = control.should_training_stop or stop.is_set() or spent
 
     def work() -> None:
         try:
