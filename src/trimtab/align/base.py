@@ -64,7 +64,7 @@ class Base:
 
     def prompt_ids(self, prompt: Sequence[Said]) -> tuple[int, ...]:
         """The conversation under the model's template, up to where its answer begins."""
-        return self._encode(self.prompt_text(prompt))
+        return self.encoded(self.prompt_text(prompt))
 
     def prompt_text(self, prompt: Sequence[Said]) -> str:
         """The same as text, special tokens of messages broken.
@@ -87,13 +87,14 @@ class Base:
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """Plain text; what looks like a special token in it is not one."""
-        return self._encode(self._neutral(text))
+        return self.encoded(self._neutral(text))
 
     def text_of(self, ids: Sequence[int]) -> str:
         """An answer as a person reads it, without the token that ends it."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def encoded(self, text: str) -> tuple[int, ...]:
+        """Text that may hold special tokens on purpose: a template's."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
