@@ -142,8 +142,9 @@ class Trimtab:
         )
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         given = Voice("", profile.name, model, served.bare if served else model, profile)
-        self.versions = Versions(database, Registry(settings.versions_dir), served, given, warm=self._warm)
-        self.trainings = Trainings(settings, database, self.versions)
+        registry = Registry(settings.versions_dir)
+        self.versions = Versions(database, registry, served, given, warm=self._warm)
+        self.trainings = Trainings(settings, database, registry)
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None

@@ -10,8 +10,8 @@ import asyncio
 import importlib.util
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from trimtab.align.classroom import extra
@@ -24,10 +24,10 @@ from trimtab.gathering import datasets_dir, make_dataset
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import resolve_model, sha256_of
+from trimtab.registry.registry import Registry
 from trimtab.settings import Settings
 from trimtab.store import versions
 from trimtab.store.database import Database
-from trimtab.versions import Versions
 from trimtab.works import KINDS
 
 _log = logging.getLogger(__name__)
@@ -44,12 +44,21 @@ KNOWN = "known"
 class Trainings:
     """One for an installation. Jobs go on from where they were when it is opened again."""
 
-    def __init__(self, settings: Settings, database: Database, answering: Versions) -> None:
+    def __init__(self, settings: Settings, database: Database, registry: Registry) -> None:
         self.settings = settings
         self.database = database
-        self.versions = answering
+        self.registry = registry
         self.jobs = Jobs(settings.jobs_dir)
         self._foreman = Foreman(self.jobs, [sys.executable, "-m", "trimtab.works"])
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While this is open jobs are worked on, one at a time."""
+        self._foreman.start()
+        try:
+            yield
+        finally:
+            self._foreman.stop()
 
     @asynccontextmanager
     async def going(self) -> AsyncIterator[None]:
@@ -132,7 +141,7 @@ class Trainings:
         result = self.jobs.state(job).result
         if not result.get("version"):
             return
-        version = await asyncio.to_thread(self.versions.registry.verified, str(result["version"]))
+        version = await asyncio.to_thread(self.registry.verified, str(result["version"]))
         manifest, evidence = version.manifest, dict(result.get("evidence", {}))
         status = versions.READY if evidence.get("verdict") == "promote" else versions.HELD
         shaped_by = [str(row) for row in result.get("feedback_ids", [])]

@@ -13,8 +13,8 @@ import typer
 import trimtab
 
 COMMANDS = (
-    "up", "serve", "ui", "chat", "ask", "ingest", "search", "threads", "feedback", "connectors", "models", "learn",
-    "doctor", "config",
+    "up", "serve", "ui", "chat", "ask", "ingest", "search", "threads", "feedback", "connectors", "models",
+    "align", "learn", "doctor", "config",
 )  # fmt: skip
 """Modules of `trimtab.cli`, in the order of `--help`. Each has `register(app)`, or an `app` of its own."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.versions import register as register_versions
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from trimtab.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list and remove models.")
+
+register_versions(app)
 
 Name = Annotated[str, typer.Argument(help="A name from `trimtab models list`.")]
 

@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-import trimtab
 from trimtab.align import bundled, dataset, reward_model, rlhf, sft, trl_methods
 from trimtab.align.adapter import Adapter, LoraConfig, read_adapter
 from trimtab.align.agreement import choose_forms
@@ -414,7 +414,7 @@ class Alignment:
             rows=evidence.rows,
             recipe=self.recipe.model_dump(),
             seed=self.recipe.seed,
-            code=trimtab.__version__,
+            code=version("trimtab"),
             job=self.job.id,
         )
         manifest = Manifest(
@@ -426,10 +426,10 @@ class Alignment:
             metrics=metrics,
             created_at=self.job.created_at,  # a job that was cut off here makes the same version again
         )
-        version = self.registry.add(source, manifest)
+        made = self.registry.add(source, manifest)
         told = verdict.to_json() | metrics | dict(extras)
-        self.report.tell("verdict", verdict=verdict.outcome.value, reason=verdict.reason, version=version.id)
-        return {"version": version.id, "evidence": told, "feedback_ids": material.feedback_ids}
+        self.report.tell("verdict", verdict=verdict.outcome.value, reason=verdict.reason, version=made.id)
+        return {"version": made.id, "evidence": told, "feedback_ids": material.feedback_ids}
 
     def _moved(self, stage: str, step: int, steps: int, share: tuple[float, float]) -> None:
         """How far the whole job is, in thousandths, and whether somebody wants it to rest."""
