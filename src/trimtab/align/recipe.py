@@ -37,6 +37,10 @@ class Data(_Part):
     """What people said here, after curation."""
     constitution: bool = False
     """The model's own judgement under the principles (RLAIF)."""
+    principles: tuple[str, ...] = ()
+    """Of the constitution only these; none named is all."""
+    judge_pairs: int = Field(28, ge=4, le=1000)
+    """People's pairs that each principle's judge is measured on."""
     labels_only: bool = False
     """Of all that only the 0/1 labels."""
     human_weight: float = Field(1.0, ge=0.0, le=100.0)
@@ -52,6 +56,8 @@ class Reward(_Part):
     batch: int = Field(16, ge=1, le=256)
     learning_rate: float = Field(5e-4, gt=0.0, le=0.1)
     rank: int = Field(8, ge=1, le=128)
+    rows: int = Field(0, ge=0, le=1_000_000)
+    """At most so many judgements to train on; 0 is all."""
 
 
 class Policy(_Part):
@@ -84,6 +90,8 @@ class Rewards(_Part):
 class Gate(_Part):
     test_prompts: int = Field(60, ge=2, le=10_000)
     """Held-out prompts on which old and new are compared."""
+    test_rows: int = Field(160, ge=10, le=100_000)
+    """Held-out judgements that the reward model is tested on."""
     parity_prompts: int = Field(50, ge=1, le=1000)
     probes: bool = True
     """Safety, look-alikes and sycophancy."""

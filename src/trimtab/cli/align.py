@@ -28,6 +28,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Chance; the same seed gives the 
 Detach = Annotated[bool, typer.Option("--detach", help="Only queue it; a running server does it.")]
 
 
+DEMO_PRINCIPLES = ["harmless", "helpful", "sense"]
+"""Those whose judge, the default model itself, agrees with people (docs/alignment.md)."""
+
+
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A TOML file; docs/alignment.md says what it may hold.")],
@@ -72,9 +76,12 @@ def rlaif(
 @app.command()
 def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
     """See it work on the bundled data: learn from people's judgement, then from the constitution's."""
-    _order(_recipe("demo-rlhf", {"bundled": True}, "ppo", steps, seed), False, as_json)
-    data = {"bundled": True, "constitution": True, "human_weight": 0.0}
-    _order(_recipe("demo-rlaif", data, "ppo", steps, seed), False, as_json)
+    for name, data in (
+        ("demo-rlhf", {"bundled": True}),
+        ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
+    ):
+        recipe = _recipe(name, data, "ppo", steps or 12, seed)
+        _order(recipe | {"reward": {"rows": 480}}, False, as_json)
 
 
 @app.command()

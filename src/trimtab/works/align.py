@@ -34,7 +34,8 @@ from trimtab.align.network import Network
 from trimtab.align.policy import Policy
 from trimtab.align.recipe import Recipe, checked
 from trimtab.align.reward_model import RewardConfig, RewardModel, RewardReport, rows_of
-from trimtab.align.rewards import Part, Weighted, length, named
+from trimtab.align.rewards import Part, Weighted, length
+from trimtab.align.rewards import named as function
 from trimtab.align.rollouts import Draw
 from trimtab.align.rows import from_line, line_of
 from trimtab.align.scorer import NetworkScorer
@@ -206,7 +207,10 @@ class Alignment:
         """Which principles have a judge worth listening to, and in which form; measured once against people."""
         kept = self.work / "forms.json"
         if not kept.exists():
-            found = choose_forms(constitution.principles, material.train, judge)
+            named = self.recipe.data.principles
+            wanted = [constitution[name] for name in named] if named else list(constitution.principles)
+            pairs = self.recipe.data.judge_pairs
+            found = choose_forms(wanted, material.train, judge, most=pairs, least=min(10, pairs // 4))
             told = [{"principle": a.principle, "form": a.form, "usable": a.usable, "why": a.why} for a in found]
             self.report.tell("judges", agreement=told)
             _write(kept, json.dumps({a.principle: a.form for a in found if a.usable}))
@@ -225,22 +229,30 @@ class Alignment:
         config = RewardConfig(
             epochs=settings.epochs, batch=settings.batch, learning_rate=settings.learning_rate, seed=seed
         )
-        for step in reward_model.train(model, rows_of(self.base, rows), config, folder=self.work / f"{name}-run"):
+        most = settings.rows or len(rows)
+        chosen = rows_of(self.base, sorted(rows, key=_row_place)[:most])
+        for step in reward_model.train(model, chosen, config, folder=self.work / f"{name}-run"):
             self.report.tell(name, **asdict(step))
             self._moved(name, step.step, step.steps, {"reward": (0.0, 0.25), "judge": (0.25, 0.35)}[name])
         first = sorted(material.prompts["train"], key=_place)[:64]
         model.normalise(self.examiner.answers(first, None, max_tokens=self.recipe.policy.max_tokens))
-        found = self._tested(model, material)
-        if found is not None:
-            self.report.tell(f"{name} report", **_short(found))
+        found = self._tested(name, model, material)
+        if found:
+            self.report.tell(f"{name} report", **found)
         part = self.work / f".{name}"
         model.save(part)
         part.rename(folder)
         return model
 
-    def _tested(self, model: RewardModel, material: Material) -> RewardReport | None:
-        rows = rows_of(self.base, [row for row in material.test if row.kind is not Kind.DEMONSTRATION])
-        return reward_model.report(model, rows) if rows else None
+    def _tested(self, name: str, model: RewardModel, material: Material) -> dict[str, Any]:
+        """How a reward model does on held-out judgements, measured once; empty when there are none."""
+        kept = self.work / f"{name}-report.json"
+        if not kept.exists():
+            judged = [row for row in material.test if row.kind is not Kind.DEMONSTRATION]
+            rows = rows_of(self.base, sorted(judged, key=_row_place)[: self.recipe.gate.test_rows])
+            _write(kept, json.dumps(_short(reward_model.report(model, rows)) if rows else {}))
+        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        return found
 
     # ------------------------------------------------------------------ the policy
 
@@ -320,7 +332,7 @@ class Alignment:
         parts = [Part("reward model", weights.reward_model, reward.reward)] if weights.reward_model else []
         if weights.length:
             parts.append(Part("length", weights.length, length(limit=weights.length_limit)))
-        parts += [Part(path, weight, named(path)) for path, weight in weights.functions.items()]
+        parts += [Part(path, weight, function(path)) for path, weight in weights.functions.items()]
         return Weighted(parts)
 
     # ------------------------------------------------------------------ the examination
@@ -331,14 +343,14 @@ class Alignment:
         old = self._serving_adapter()
         prompts = sorted(material.prompts["test"], key=_place)[: self.recipe.gate.test_prompts]
         compared = self.examiner.compare(prompts, old, new)
-        found = self._tested(reward, material)
+        found = self._tested("reward", reward, material)
         wins = compared.wins(judge.scores)
         self._moved("examination", 1, 3, (0.9, 0.97))
         probes = bundled.probes()
         evidence = Evidence(
             rows=len([r for r in material.train if r.kind is not Kind.DEMONSTRATION]),
-            tested=found.rows if found else 0,
-            right=round(found.accuracy * found.rows) if found else 0,
+            tested=found.get("rows", 0),
+            right=round(found.get("accuracy", 0.0) * found.get("rows", 0)),
             wins=wins,
             longer_by=compared.longer_by(),
             gains=compared.gains(reward.scores),
@@ -350,15 +362,14 @@ class Alignment:
             ),
             distinct=compared.distinct(),
             sets=self.examiner.sets(probes, old, new) if self.recipe.gate.probes else {},
-            length_bias=found.length_correlation if found else None,
+            length_bias=found.get("length_correlation"),
         )
         self._moved("examination", 2, 3, (0.9, 0.97))
         evidence = self._served(evidence, prompts, new)
-        judged = self._tested(judge, material)
         extras = {
             "samples": compared.samples(),
-            "reward": _short(found) if found else {},
-            "judge": _short(judged) if judged else {},
+            "reward": found,
+            "judge": self._tested("judge", judge, material),
             "judged better": sum(wins) / len(wins),
         }
         return evidence, extras
@@ -448,6 +459,10 @@ class Alignment:
 def _place(prompt: Sequence[Said]) -> int:
     """A number that a prompt keeps: an order that has nothing to do with the order of the file."""
     return zlib.crc32(repr([(s.role, s.content) for s in prompt]).encode())
+
+
+def _row_place(row: Judgement) -> int:
+    return zlib.crc32(row.id.encode())
 
 
 def _apart(rows: Sequence[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
