@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,22 +122,38 @@ def load_base(folder: Path, *, threads: int | None = None) -> Base:
     return Base(folder, config, tokenizer)
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, by their names, in fp32.
+class Weights(Mapping[str, Tensor]):
+    """The tensors of a folder's safetensors files by their names, in fp32, each read when it is asked for.
 
     Raises:
         ModelFileError: there is none, or one is damaged.
     """
-    weights: dict[str, Tensor] = {}
-    try:
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._where: dict[str, Path] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(str(path), framework="pt") as tensors:
-                weights.update({name: tensors.get_tensor(name).float() for name in tensors.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(folder, error) from error
-    if not weights:
-        raise _unreadable(folder, "no safetensors")
-    return weights
+            with self._open(path) as tensors:
+                self._where.update(dict.fromkeys(tensors.keys(), path))
+        if not self._where:
+            raise _unreadable(folder, "no safetensors")
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return safe_open(str(path), framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(self._folder, error) from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        with self._open(self._where[name]) as tensors:
+            found: Tensor = tensors.get_tensor(name).float()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
 
 
 def _unreadable(folder: Path, why: object) -> ModelFileError:

@@ -19,7 +19,7 @@ than an 8-bit file does. It pays where the processor multiplies bfloat16 itself:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from trimtab.domain.errors import InvalidInput
 
 from .adapter import Adapter, LoraConfig, module_path
-from .base import Base, read_weights
+from .base import Base, Weights
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -112,7 +112,7 @@ class Layer:
     k_norm: Tensor | None
 
     @classmethod
-    def of(cls, weights: dict[str, Tensor], index: int, dtype: torch.dtype) -> Layer:
+    def of(cls, weights: Mapping[str, Tensor], index: int, dtype: torch.dtype) -> Layer:
         prefix = f"model.layers.{index}."
 
         def linear(*modules: str) -> Linear:
@@ -146,7 +146,7 @@ class Network:
             raise InvalidInput(f"trunk_layers must be 0 to {self.shape.layers - 1} for this model, not {trunk_layers}.")
         self.trunk_layers = trunk_layers
         self.bf16 = bf16_is_faster() if bf16 is None else bf16
-        weights = read_weights(base.folder)
+        weights = Weights(base.folder)  # one matrix at a time: all of them in fp32 first would be the peak of memory
         self.embedding = weights["model.embed_tokens.weight"]
         self.head = weights.get("lm_head.weight", self.embedding)
         self.norm = weights["model.norm.weight"]

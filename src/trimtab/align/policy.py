@@ -92,7 +92,7 @@ class _TokenLogprobs(torch.autograd.Function):
         if temperature != 1.0:
             logprobs /= temperature
         logprobs -= logprobs.logsumexp(-1, keepdim=True)
-        entropies = -(logprobs.exp() * logprobs).sum(-1)
+        entropies = torch.cat([-(part.exp() * part).sum(-1) for part in torch.split(logprobs, 32)])
         ctx.save_for_backward(logprobs, head, tokens, entropies)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
@@ -101,12 +101,15 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, chosen: Tensor | None, entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         logprobs, head, tokens, entropies = ctx.saved_tensors
-        p = logprobs.exp()
-        grad = torch.zeros_like(p) if chosen is None else p * -chosen[:, None]
+        # d log p(token) = onehot - p; d entropy = -p (log p + entropy)
+        grad = logprobs.exp()
+        factor = torch.zeros(len(tokens), 1) if chosen is None else -chosen[:, None]
+        if entropy is not None and bool(entropy.any()):
+            grad *= factor - (logprobs + entropies[:, None]) * entropy[:, None]
+        else:
+            grad *= factor
         if chosen is not None:
             grad.scatter_add_(-1, tokens[:, None], chosen[:, None])
-        if entropy is not None and bool(entropy.any()):
-            grad -= p * (logprobs + entropies[:, None]) * entropy[:, None]
         return grad @ head / ctx.temperature, None, None, None
 
 
