@@ -133,6 +133,10 @@ class Settings(BaseSettings):
         return self.home / "jobs"
 
     @property
+    def constitution_dir(self) -> Path:
+        return self.home / "constitution"
+
+    @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
 

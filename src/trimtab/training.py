@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from trimtab.align.amendments import Amendments
 from trimtab.align.classroom import extra
 from trimtab.align.classroom.recipe import Recipe as Lesson
 from trimtab.align.foreman import Foreman
@@ -112,6 +113,7 @@ class Trainings:
         parent = f"base_{sha256[:24]}"
         serving = self.database.read_sync(versions.serving_or_none)
         answers = serving["version_id"] if serving else parent
+        own = Amendments(settings.constitution_dir).file() if recipe.data.constitution else None
         found = make_dataset(self.database, datasets_dir(settings)) if recipe.data.feedback else None
         return {
             "base_name": weights.stem,
@@ -123,6 +125,7 @@ class Trainings:
             "parent": parent,
             "serving": "" if answers.startswith("base_") else answers,
             "dataset": str(found.folder.resolve()) if found else "",
+            "constitution": str(own.resolve()) if own else "",
         }
 
     async def collect(self) -> None:

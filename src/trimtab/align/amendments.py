@@ -59,6 +59,18 @@ class Amendments:
             return Constitution.load(DEFAULT)
         return self.version(version)
 
+    def file(self) -> Path | None:
+        """The file in force, for a process that is handed a path; None while nothing was ever saved here.
+
+        Raises:
+            InvalidInput, NotFound: as `current`.
+        """
+        if not (self._folder / _POINTER).exists():
+            return None
+        version = self.current().version
+        path = self._folder / f"{version}.yaml"
+        return path if path.is_file() else None
+
     def version(self, version: str) -> Constitution:
         """One version by its hash.
 

@@ -25,7 +25,7 @@ Method = Literal["ppo", "grpo", "rloo", "dpo", "kto", "sft"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Data(_Part):

@@ -84,6 +84,13 @@ def _entry(jobs: Jobs, job: Job) -> dict[str, Any]:
         "kind": job.kind,
         "by": job.by,
         "created_at": job.created_at,
+        **_named(job),
         **{key: value for key, value in asdict(state).items() if key != "pid"},
         "eta": state.eta,
     }
+
+
+def _named(job: Job) -> dict[str, str]:
+    """What an alignment is called, and how it learns; other kinds have no name."""
+    recipe = job.recipe.get("recipe", {})
+    return {key: str(recipe.get(key, "")) for key in ("name", "method")}

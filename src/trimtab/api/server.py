@@ -16,7 +16,21 @@ from trimtab.domain.errors import TrimtabError
 from trimtab.gathering import Outcomes, Reading
 from trimtab.labelling import Labelling
 
-from . import connectors, documents, feedback, guard, health, jobs, labelling, learn, openai, threads, turns, versions
+from . import (
+    align,
+    connectors,
+    documents,
+    feedback,
+    guard,
+    health,
+    jobs,
+    labelling,
+    learn,
+    openai,
+    threads,
+    turns,
+    versions,
+)
 from .access import Gate
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -52,13 +66,26 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.intake = intake
     web.state.outcomes = Outcomes()
     web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
-    for part in (health, openai, threads, turns, versions, jobs, feedback, labelling, documents, connectors, learn):
+    for part in (
+        health,
+        openai,
+        threads,
+        turns,
+        versions,
+        jobs,
+        feedback,
+        labelling,
+        documents,
+        connectors,
+        learn,
+        align,
+    ):
         web.include_router(part.router)
     if settings.allowed_origins:
         web.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
         )
     web.add_middleware(
