@@ -50,7 +50,7 @@ def _square(board: str, chances: Sequence[float], chosen: int | None, row: Seque
 def expects(thought: Mapping[str, Any]) -> str:
     """A value in words."""
     truth = {1: "a win", 0: "a draw", -1: "a loss"}[int(thought["truth"])]
-    return f"{float(thought['value']):+.2f} (with perfect play it is {truth})"
+    return f"{float(thought['value']):+.2f} (with perfect play: {truth})"
 
 
 def position(number: int) -> str:

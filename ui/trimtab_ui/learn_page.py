@@ -17,12 +17,12 @@ from .untrusted import plain
 
 VIEWS = {"play": "Play", "watch": "Watch", "train": "Train"}
 
+STATES = {"queued": "begins soon", "running": "in training", "paused": "paused", "failed": "failed",
+          "cancelled": "cancelled"}  # fmt: skip
+
 
 def page() -> None:
-    about = (
-        "A player learns Tic-Tac-Toe from the results of its games, by the code that aligns the language model. Play "
-        "against any stage of it, watch it think, train another."
-    )
+    about = "A player learns Tic-Tac-Toe from nothing but results, by the code that aligns the language model."
     draw(tag("div", tag("h2", "Learn"), tag("p", about), cls="tt-hero"))
     session.draw_told()
     try:
@@ -89,7 +89,9 @@ def title(training: Mapping[str, Any]) -> str:
         parts.append(f"seed {recipe['seed']}")
     if recipe.get("algorithm") == "ppo" and "opponent" in recipe:
         parts.append(f"against {OPPONENTS.get(str(recipe['opponent']), '?').lower()}")
-    parts.append(f"{len(training['checkpoints'])} checkpoints" if training["status"] == "done" else training["status"])
+    parts.append(
+        f"{len(training['checkpoints'])} checkpoints" if training["status"] == "done" else STATES[training["status"]]
+    )
     return " · ".join([*parts, look.ago(float(training["at"]))])
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from . import session
 from .client import UiError
 from .learn_board import SQUARES, board_of, expects, heat, percent, position
-from .markup import draw, note, notice, tag
+from .markup import note, notice
 from .untrusted import plain
 
 OPEN: Mapping[str, Any] = {"over": False, "winner": "", "row": ()}
@@ -26,18 +26,20 @@ def draw_play(checkpoint: str) -> None:
     game = _game(checkpoint, str(side))
     trouble = _reply(game)
     thought = _thought(game) if thinking and not game["over"] and trouble is None else None
-    _outcome(game, trouble)
-    with st.container(key="learn-board", gap=None):
+    board, beside = st.columns([3, 4], gap="medium")
+    with board, st.container(key="learn-board", gap=None):
         for at in (0, 3, 6):
             with st.container(horizontal=True, wrap=False, gap=None, key=f"learn-row-{at}"):
                 for i in SQUARES[at : at + 3]:
                     _square(game, i, thought)
-    if thinking:
-        _thoughts(game, thought)
-    with st.container(horizontal=True, key="learn-actions"):
-        mine = game["moves"][_first(game) :: 2]
-        st.button("Undo", key="learn-undo", icon=":material/undo:", disabled=not mine, on_click=_undo, args=(game,))
-        st.button("New game", key="learn-new", icon=":material/replay:", on_click=_forget)
+    with beside:
+        _outcome(game, trouble)
+        if thinking:
+            _thoughts(game, thought)
+        with st.container(horizontal=True, key="learn-actions"):
+            mine = game["moves"][_first(game) :: 2]
+            st.button("Undo", key="learn-undo", icon=":material/undo:", disabled=not mine, on_click=_undo, args=(game,))
+            st.button("New game", key="learn-new", icon=":material/replay:", on_click=_forget)
 
 
 def _game(checkpoint: str, side: str) -> dict[str, Any]:
@@ -109,18 +111,14 @@ def _square(game: dict[str, Any], i: int, thought: Mapping[str, Any] | None) -> 
 
 def _thoughts(game: Mapping[str, Any], thought: Mapping[str, Any] | None) -> None:
     if (last := game["last"]) is not None:
-        took = next(i for i in SQUARES if game["moves"].count(i) and i == _its_last(game))
+        moves: list[int] = game["moves"]
+        took = moves[-1] if len(moves) % 2 == _first(game) else moves[-2]  # its last move; the person's may follow it
         chance = percent(float(last["probabilities"][took]))
-        draw(tag("p", f"It took position {position(took)}, which it held for {chance} likely to be right for it. "
-                 f"It expected a reward of {expects(last)}.", cls="tt-note"))  # fmt: skip
+        note(f"It took position {position(took)}, to which its policy gave {chance}. The value it saw: ",
+             f"{expects(last)}.")  # fmt: skip
     if thought is not None:
-        draw(tag("p", "The percentages are its policy in your place: what it would play here. It would expect "
-                 f"{expects(thought)}.", cls="tt-note"))  # fmt: skip
-
-
-def _its_last(game: Mapping[str, Any]) -> int:
-    moves: list[int] = game["moves"]
-    return moves[-1] if _persons_turn(game) or (game["over"] and (len(moves) - 1) % 2 != _first(game)) else moves[-2]
+        note("The percentages are its policy in your place: where it would go. The value it sees for you: ",
+             f"{expects(thought)}.")  # fmt: skip
 
 
 def _move(game: dict[str, Any], i: int) -> None:

@@ -146,7 +146,7 @@ def draw_curve(points: Sequence[Mapping[str, Any]]) -> None:
              "lost as O": [100 * p["lost_as_o"] / max(1, p["lines_as_o"]) for p in points],
              "given away": [100 * p["given_away"] / max(1, p["not_lost"]) for p in points]},
             x="games", y=["lost as X", "lost as O", "given away"], x_label="games played",
-            y_label="% of lines, % of positions", height=240, color=["#2b8286", "#c8791f", "#9a6fb0"],
+            y_label="%", height=300, color=["#2b8286", "#c8791f", "#9a6fb0"],
             alt="Learning curve: share of lines of play lost, falling",
         )  # fmt: skip
     rows = [
@@ -157,5 +157,7 @@ def draw_curve(points: Sequence[Mapping[str, Any]]) -> None:
     ]  # fmt: skip
     head = ("Games", "Seconds", "Lost as X", "Lost as O", "Given away", "Reward", "Entropy", "Value")
     draw(table(head, rows))
-    note("Lost: lines of play against every possible opponent, proved by following them all. Given away: positions not "
-         "lost yet that its move would lose. Value: correlation of what it expects with the truth.")  # fmt: skip
+    note(
+        "Lost: lines of play against every possible opponent, proved by following them all. Given away: positions not ",
+        "lost yet that its move would lose. Value: correlation of what it expects with the truth.",
+    )
