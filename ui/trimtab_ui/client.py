@@ -7,7 +7,7 @@ from the environment are ignored: the server is a machine the person chose, by d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -37,10 +37,18 @@ class ServerSlow(UiError):
 class ApiError(UiError):
     """The server said no. `code` and `status` are the API's own."""
 
-    def __init__(self, message: str, code: str, status: int, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        status: int,
+        retry_after: float | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message, _advice(status, retry_after))
         self.code = code
         self.status = status
+        self.detail = dict(detail or {})
 
 
 class KeyRefused(ApiError):
@@ -150,8 +158,8 @@ class Client:
     def agreement(self) -> dict[str, Any]:
         return dict(self._json("GET", "/v1/labelling/agreement")["agreement"])
 
-    def outcomes(self, *, everybody: bool = False) -> dict[str, Any]:
-        return self._json("GET", "/v1/feedback/outcomes", params={"everybody": everybody})
+    def outcomes(self, *, everybody: bool = False, limit: int = 200) -> dict[str, Any]:
+        return self._json("GET", "/v1/feedback/outcomes", params={"everybody": everybody, "limit": limit})
 
     def decide_feedback(self, feedback_id: str, decision: str) -> dict[str, Any]:
         return self._json("POST", f"/v1/feedback/{feedback_id}/decision", json={"decision": decision})
@@ -213,6 +221,17 @@ class Client:
     def rollout(self, **game: Any) -> dict[str, Any]:
         return self._json("POST", "/v1/learn/rollout", json=game, timeout=SLOW)
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """The latest first."""
+        return list(self._json("GET", "/v1/jobs")["jobs"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One, with its recipe."""
+        return self._json("GET", f"/v1/jobs/{job_id}")
+
+    def job_log(self, job_id: str) -> str:
+        return str(self._json("GET", f"/v1/jobs/{job_id}/log")["log"])
+
     def start_job(self, kind: str, recipe: dict[str, Any]) -> dict[str, Any]:
         return self._json("POST", "/v1/jobs", json={"kind": kind, "recipe": recipe})
 
@@ -223,6 +242,35 @@ class Client:
     def change_job(self, job_id: str, wish: str) -> dict[str, Any]:
         """`wish` is ``pause``, ``resume`` or ``cancel``."""
         return self._json("POST", f"/v1/jobs/{job_id}/{wish}")
+
+    # --- alignment
+
+    def align_recipe(self) -> dict[str, Any]:
+        """``{"schema", "defaults"}`` of what `start_job("align", …)` takes."""
+        return self._json("GET", "/v1/align/recipe")
+
+    def constitution(self) -> dict[str, Any]:
+        """The one in force: ``{"version", "name", "text", "bundled", "principles"}``."""
+        return self._json("GET", "/v1/align/constitution")
+
+    def constitution_version(self, version: str) -> dict[str, Any]:
+        return self._json("GET", f"/v1/align/constitution/versions/{version}")
+
+    def amend_constitution(self, text: str, after: str, note: str = "") -> dict[str, Any]:
+        """`after` is the version that was edited. A fault's line is in the refusal's `detail`."""
+        return self._json("PUT", "/v1/align/constitution", json={"text": text, "after": after, "note": note})
+
+    def restore_constitution(self, version: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/align/constitution/restore", json={"version": version})
+
+    def constitution_history(self) -> dict[str, Any]:
+        """``{"history", "bundled"}``, the latest first."""
+        return self._json("GET", "/v1/align/constitution/history")
+
+    def judges(self) -> dict[str, Any] | None:
+        """How far the model's judgement agreed with people's when that was last measured."""
+        found: dict[str, Any] | None = self._json("GET", "/v1/align/constitution/judges")["judges"]
+        return found
 
     # --- documents
 
@@ -289,11 +337,13 @@ def _refusal(response: httpx.Response) -> ApiError:
     try:
         error = response.json()["error"]
         message, code = str(error["message"]), str(error.get("code", ""))
+        detail = error.get("detail") if isinstance(error.get("detail"), dict) else {}
     except (ValueError, KeyError, TypeError):
         message, code = f"The server answered {response.status_code} without saying why.", "unknown"
+        detail = {}
     try:
         retry_after = float(response.headers.get("retry-after", ""))
     except ValueError:
         retry_after = None
     kind = KeyRefused if response.status_code == 401 else ApiError
-    return kind(message, code, response.status_code, retry_after)
+    return kind(message, code, response.status_code, retry_after, detail)
