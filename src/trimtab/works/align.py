@@ -33,7 +33,9 @@ from trimtab.align.judge import Judge
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy
 from trimtab.align.recipe import Recipe, checked
-from trimtab.align.reward_model import RewardConfig, RewardModel, RewardReport, rows_of
+from trimtab.align.reward_model import RewardConfig, RewardModel, rows_of
+from trimtab.align.reward_report import RewardReport
+from trimtab.align.reward_report import report as reward_report
 from trimtab.align.rewards import Part, Weighted, length
 from trimtab.align.rewards import named as function
 from trimtab.align.rollouts import Draw
@@ -250,7 +252,7 @@ class Alignment:
         if not kept.exists():
             judged = [row for row in material.test if row.kind is not Kind.DEMONSTRATION]
             rows = rows_of(self.base, sorted(judged, key=_row_place)[: self.recipe.gate.test_rows])
-            _write(kept, json.dumps(_short(reward_model.report(model, rows)) if rows else {}))
+            _write(kept, json.dumps(_short(reward_report(model, rows)) if rows else {}))
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         return found
 

@@ -12,6 +12,7 @@ from trimtab.align import reward_model as rm
 from trimtab.align.adapter import LoraConfig
 from trimtab.align.base import Base
 from trimtab.align.network import Network
+from trimtab.align.reward_report import report as report_on
 from trimtab.align.rollouts import Completion, Draw, TorchSampler
 from trimtab.domain.errors import Conflict, InvalidInput, ModelFileError
 from trimtab.domain.judgement import Judgement, Kind, Said
@@ -72,7 +73,7 @@ def test_a_planted_preference_is_ranked(kind: str, tiny: Base, network: Network)
     steps = list(rm.train(model, rm.rows_of(tiny, judged), CONFIG))
     assert [step.step for step in steps] == list(range(1, steps[0].steps + 1))
     assert steps[-1].loss < 0.5 * steps[0].loss
-    report = rm.report(model, rm.rows_of(tiny, pairs(30, 9) + labels(30, 8)))
+    report = report_on(model, rm.rows_of(tiny, pairs(30, 9) + labels(30, 8)))
     assert report.preference_accuracy is not None
     assert report.preference_accuracy >= 0.9
     if kind != "pairs":
@@ -85,7 +86,7 @@ def test_a_label_that_means_bad_is_turned_around(tiny: Base, network: Network) -
     model = fresh(network, tiny)
     for _ in rm.train(model, rm.rows_of(tiny, toxic, bad=["toxic"]), CONFIG):
         pass
-    assert (rm.report(model, rm.rows_of(tiny, pairs(30, 9))).preference_accuracy or 0) >= 0.9
+    assert (report_on(model, rm.rows_of(tiny, pairs(30, 9))).preference_accuracy or 0) >= 0.9
 
 
 def test_the_report_finds_a_model_that_pays_for_length(tiny: Base, network: Network) -> None:
@@ -103,7 +104,7 @@ def test_the_report_finds_a_model_that_pays_for_length(tiny: Base, network: Netw
         Judgement(f"t{i}", Kind.PREFERENCE, j.prompt, j.rejected, j.completion)
         for i, j in enumerate(long_is_better[:10])
     ]
-    report = rm.report(model, rm.rows_of(tiny, long_is_better[:20] + turned))
+    report = report_on(model, rm.rows_of(tiny, long_is_better[:20] + turned))
     assert report.length_correlation > 0.8
     assert report.accuracy_longer_better == 1.0
     assert report.accuracy_shorter_better == 0.0

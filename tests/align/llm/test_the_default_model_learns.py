@@ -16,6 +16,7 @@ from trimtab.align.adapter import LoraConfig, read_adapter
 from trimtab.align.base import Base
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy
+from trimtab.align.reward_report import report as report_on
 from trimtab.align.rewards import Part, Weighted
 from trimtab.align.rollouts import Draw
 from trimtab.domain.judgement import Judgement, Kind, Said
@@ -73,7 +74,7 @@ def test_a_planted_preference_is_learned_and_followed(
         model, rm.rows_of(default_base, train[::2]), rm.RewardConfig(epochs=1, batch=8, learning_rate=1e-3)
     ):
         pass
-    assert (rm.report(model, rm.rows_of(default_base, held_out)).preference_accuracy or 0) >= 0.9
+    assert (report_on(model, rm.rows_of(default_base, held_out)).preference_accuracy or 0) >= 0.9
 
     prompts = [rlhf.Prompt(said(f"Tell me about {topic}.")) for topic in TOPICS[:6]]
     policy = Policy.fresh(default_network, LoraConfig(rank=8), seed=0)
