@@ -34,7 +34,7 @@ EVIL = "![x](http://evil.example/x.png) <img src=http://evil.example/y>"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Running]:
-    running = Running(tmp_path_factory.mktemp("home"), models_dir, command="up").start()
+    running = Running(tmp_path_factory.mktemp("home"), models_dir, command="up", max_tokens=40).start()
     yield running
     assert running.stop() == 0
 
@@ -84,7 +84,10 @@ GOOD = {
         check("preferred", True, "74% [66%, 81%] of 120", "surely more than half, by an independent judge"),
         check("divergence", True, "3.20 nats a completion", "at most 20"),
     ],
-    "samples": [{"prompt": QUESTION, "before": "The sea is wet.", "after": f"The sea is deep. {EVIL}"}],
+    "samples": [
+        {"prompt": QUESTION, "before": "The sea is wet.", "after": "The sea covers most of the Earth."},
+        {"prompt": "Hello", "before": "Hi.", "after": EVIL},
+    ],
 }
 BAD = {
     "verdict": "hold",
@@ -159,6 +162,8 @@ def test_a_version_is_promoted_chatted_with_and_rolled_back(page: Page, server: 
     page.get_by_text("1 of your judgements shaped this version").wait_for()
     page.get_by_text("The sea is wet.").wait_for()
     shot(page, shots, "models-thumb", 1200)
+    part(page, "Before and after")
+    page.get_by_text("image removed").wait_for()
     assert page.locator("[data-testid=stMain] img").count() == 0, "text of a model became a picture"
 
     page.locator(".st-key-promote button").click()
@@ -228,7 +233,7 @@ def test_the_card_and_the_lineage_are_read(page: Page, server: Running, shots: P
     opened(page, server)
     choose(page, "salty")
     part(page, "Lineage")
-    page.get_by_text("job_1").wait_for()
+    page.get_by_role("cell", name="job_1").wait_for()
     part(page, "Card")
     page.get_by_text("Where it comes from").wait_for()
     page.set_viewport_size({"width": 390, "height": 844})

@@ -86,6 +86,12 @@ class Standin:
         """What there is to label, in the order in which it is asked."""
         self.outcomes: list[dict[str, Any]] = []
         self.agreement: dict[str, Any] = {}
+        self.versions: list[dict[str, Any]] = []
+        self.serving: dict[str, Any] = {}
+        self.fault = ""
+        self.shaped: dict[str, Any] = {"feedback": [], "rows": 0}
+        self.trainings: list[dict[str, Any]] = []
+        self.progress: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, Any]] = []
         self.keys: list[str] = []
         self.refuse: dict[str, httpx.Response | Exception] = {}
@@ -145,9 +151,36 @@ class Standin:
             "GET /v1/connectors": lambda r, p, b: ok({"connectors": self.connectors}),
             "PATCH /v1/connectors/": lambda r, p, b: ok({"name": p[0], **b}),
             "POST /v1/connectors/": lambda r, p, b: ok({"text": "12", "answer": "It is 12.", "seconds": 0.01}),
+            "GET /v1/versions/": self._version,
+            "POST /v1/versions/compare": lambda r, p, b: ok({"answers": [answer_by(v) for v in b["versions"]]}),
+            "POST /v1/versions/": lambda r, p, b: ok(self.serving),
+            "GET /v1/versions": lambda r, p, b: ok(
+                {"versions": self.versions, "serving": self.serving, "fault": self.fault}
+            ),
+            "GET /v1/learn/words": lambda r, p, b: ok({"words": WORDS}),
+            "GET /v1/learn/checkpoints": lambda r, p, b: ok({"trainings": self.trainings}),
+            "POST /v1/learn/": lambda r, p, b: ok(classroom(p[0], b)),
+            "GET /v1/jobs/": lambda r, p, b: ok(
+                {"progress": self.progress, "next": len(self.progress), "job": self._job(p[0])}
+            ),
+            "POST /v1/jobs/": lambda r, p, b: ok(self._job(p[0])),
+            "POST /v1/jobs": lambda r, p, b: ok({"id": "job_1", **b}),
             "GET /v1/info": lambda r, p, b: ok({"version": "0.1.0", "model": "m", "parts": {"engine": {"ok": True}}}),
             "GET /v1/me": lambda r, p, b: ok({"id": "usr_1", "name": "local"}),
         }
+
+    def _version(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
+        if parts[0] == "history":
+            return httpx.Response(200, json={"history": []})
+        found = next(v for v in self.versions if v["id"] == parts[0])
+        answers: dict[str, Any] = {
+            "feedback": self.shaped, "card": {"card": f"# {found['name']}"}, "diff": {"differs": {"name": ["a", "b"]}},
+        }  # fmt: skip
+        return httpx.Response(200, json=answers[parts[1]] if len(parts) > 1 else found)
+
+    def _job(self, job_id: str) -> dict[str, Any]:
+        (status,) = {t["status"] for t in self.trainings if t["job"] == job_id}
+        return {"id": job_id, "status": status, "done": 1, "total": 2, "message": ""}
 
     def _new_thread(self, request: httpx.Request, parts: list[str], body: Any) -> httpx.Response:
         self.add_thread("thr_new", "New chat")
@@ -196,6 +229,56 @@ class Standin:
 
 def problem(status: int, code: str, message: str) -> httpx.Response:
     return httpx.Response(status, json={"error": {"code": code, "message": message, "type": code, "detail": {}}})
+
+
+WORDS = [
+    {"word": "state", "tictactoe": "the board", "language_model": "the text now in the context"},
+    {"word": "action", "tictactoe": "a position", "language_model": "the next token"},
+]
+
+
+def a_version(version_id: str, name: str, **more: Any) -> dict[str, Any]:
+    base = {"id": version_id, "name": name, "kind": "adapter", "status": "ready", "parent_id": None, "created_at": 0}
+    shown = {"serving": False, "rows": 0, "base": "smol", "method": "ppo", "metrics": {}, "verdict": "promote"}
+    whole = {"manifest": {"lineage": {}}, "evidence": {}, "verdict_reason": ""}
+    return {**base, **shown, **whole, **more}
+
+
+def answer_by(version: str) -> dict[str, str]:
+    return {"version": version, "name": version, "text": f"{version} says so."}
+
+
+def thought(board: str) -> dict[str, Any]:
+    free = [i for i, stone in enumerate(board) if stone == "."]
+    chances = [1 / len(free) if i in free else 0.0 for i in range(9)]
+    mover = "X" if len(free) % 2 else "O"
+    return {
+        "board": board,
+        "mover": mover,
+        "free": free,
+        "probabilities": chances,
+        "value": 0.25,
+        "truth": 0,
+        "best": free,
+    }
+
+
+def classroom(what: str, body: Any) -> dict[str, Any]:
+    """A player that takes the first free position."""
+    if what == "think":
+        return thought(body["board"])
+    if what == "rollout":
+        moves = [
+            {"by": ("agent", "opponent")[n % 2], "position": n, "thought": thought(board), "reward": 0.0}
+            for n, board in enumerate((".........", "X........", "XO......."))
+        ]
+        return {"side": body["side"], "moves": moves, "board": "XOX......", "reward": 1.0}
+    board, at = body["board"], body["board"].find(".")
+    if at < 0:
+        return {"board": board, "position": None, "thought": None, "over": True, "winner": "", "row": []}
+    stone = "X" if board.count(".") % 2 else "O"
+    after = board[:at] + stone + board[at + 1 :]
+    return {"board": after, "position": at, "thought": thought(board), "over": False, "winner": "", "row": []}
 
 
 def question(message_id: str, text: str) -> dict[str, Any]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from trimtab_ui import chat, connectors_page, knowledge, label_page, learn_page, look, models_page, settings_page
+from trimtab_ui import (
+    align_page,
+    chat,
+    connectors_page,
+    knowledge,
+    label_page,
+    learn_page,
+    look,
+    models_page,
+    settings_page,
+)
 from trimtab_ui.client import KeyRefused, ServerDown, UiError
 from trimtab_ui.markup import draw, notice, tag
 
@@ -17,6 +27,7 @@ def main() -> None:
             st.Page(knowledge.page, title="Knowledge", icon=":material/menu_book:", url_path="knowledge"),
             st.Page(connectors_page.page, title="Connectors", icon=":material/cable:", url_path="connectors"),
             st.Page(label_page.page, title="Label", icon=":material/thumbs_up_down:", url_path="label"),
+            st.Page(align_page.page, title="Align", icon=":material/explore:", url_path="align"),
             st.Page(models_page.page, title="Models", icon=":material/deployed_code:", url_path="models"),
             st.Page(learn_page.page, title="Learn", icon=":material/school:", url_path="learn"),
             st.Page(settings_page.page, title="Settings", icon=":material/tune:", url_path="settings"),

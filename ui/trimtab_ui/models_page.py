@@ -99,13 +99,13 @@ def verdict_badge(version: Mapping[str, Any]) -> Safe:
 
 def _row(version: Mapping[str, Any], names: Mapping[str, str]) -> tuple[object, ...]:
     mark = [" ", badge("answers", "ok")] if version["serving"] else []
-    how = str(version["method"]) or "–"
-    if parent := names.get(str(version["parent_id"])):
+    how, parent = str(version["method"]) or "–", names.get(str(version["parent_id"]), "")
+    if parent and parent != version["base"]:
         how += f", from {parent}"
+    base = [] if version["kind"] == "base" else [tag("div", f"on {version['base']}", cls="tt-host")]
     made = look.ago(float(version["created_at"]))
-    rows = version["rows"] or "–"
-    name = join([tag("strong", version["name"]), *mark, tag("div", version["base"], cls="tt-host")])
-    return name, made, how, verdict_badge(version), rows, measured(version["metrics"])
+    name = join([tag("strong", version["name"]), *mark, *base])
+    return name, made, how, verdict_badge(version), version["rows"] or "–", measured(version["metrics"])
 
 
 def measured(metrics: Mapping[str, Any], most: int = 3) -> Safe:
