@@ -100,12 +100,12 @@ def test_a_move_is_answered_shown_and_taken_back(server: Standin) -> None:
     assert "nobody can beat it" in shown(app)
     click(app, "cell-4-free")
     assert server.posts("/v1/learn/play") == [{"checkpoint": "job_1/000010", "board": "....X...."}]
-    assert {"cell-4-x", "cell-0-o"} <= set(keys(app))
+    assert {"cell-4-stone-x", "cell-0-stone-o"} <= set(keys(app))
     app.toggle(key="learn-thinking").set_value(True).run()
     assert "It took position 1" in shown(app)
     assert "cell-8-free-h1" in keys(app)
     click(app, "learn-undo")
-    assert not {"cell-4-x", "cell-0-o"} & set(keys(app))
+    assert not {"cell-4-stone-x", "cell-0-stone-o"} & set(keys(app))
     assert len(server.posts("/v1/learn/play")) == 1
 
 
@@ -113,7 +113,7 @@ def test_whoever_plays_o_is_second(server: Standin) -> None:
     server.trainings = [a_training("done", POINT, PROVED)]
     app = opened("learn", learn_side="O")
     assert server.posts("/v1/learn/play")[0]["board"] == "........."
-    assert "cell-0-x" in keys(app)
+    assert "cell-0-stone-x" in keys(app)
 
 
 def test_a_move_that_is_refused_can_be_taken_back(server: Standin) -> None:

@@ -97,7 +97,7 @@ def _square(game: dict[str, Any], i: int, thought: Mapping[str, Any] | None) -> 
     stone = board_of(game["moves"])[i]
     won = "-won" if i in game["row"] else ""
     if stone != ".":
-        st.button(plain(stone), key=f"cell-{i}-{stone.lower()}{won}", disabled=True)
+        st.button(plain(stone), key=f"cell-{i}-stone-{stone.lower()}{won}", disabled=True)
         return
     label, warm = position(i), ""
     if thought is not None:

@@ -27,7 +27,7 @@ def draw_watch(checkpoint: str, words: Sequence[Mapping[str, Any]]) -> None:
     with left:
         _board(rollout, step)
     with right:
-        draw(table(("Word", "Here, now", "For a language model"), _rows(rollout, step, words)))
+        draw(table(("Word", "Here, now", "Language model"), _rows(rollout, step, words)))
 
 
 def _asked(checkpoint: str) -> dict[str, Any]:
