@@ -75,8 +75,6 @@ def answered(page: Page, server: Running) -> str:
 def put_in_force(page: Page, text: str) -> None:
     box = page.locator("[class*='st-key-constitution-text'] textarea")
     box.fill(text)
-    box.press("Control+Enter")
-    idle(page)
     page.locator(".st-key-constitution-save button").click()
 
 
@@ -131,7 +129,7 @@ def test_a_phone_has_room_for_the_form_and_the_constitution(page: Page, server: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_ten_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_back(
+def test_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_back(
     page: Page, server: Running, shots: Path
 ) -> None:
     base = next(iter(versions(server)))

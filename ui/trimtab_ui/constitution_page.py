@@ -84,17 +84,19 @@ def _edit(found: Mapping[str, Any]) -> None:
     if draft["after"] != found["version"]:
         notice("Another version is in force since you began.", "Your text is kept below. Copy what you need, then "
                "start again from the one in force.")  # fmt: skip
-    if fault := draft.get("fault"):
-        _fault(fault, draft["text"])
     with st.form("constitution-form", border=False):
         text = st.text_area(
             "The constitution, as YAML", value=draft["text"], height=520, key=f"constitution-text-{draft['number']}"
         )
         what = st.text_input("What did you change, and why?", max_chars=500, key=f"constitution-note-{draft['number']}")
         saved = st.form_submit_button("Put in force", key="constitution-save", type="primary", icon=":material/save:")
+    if (fault := draft.get("fault")) and not saved:
+        _fault(fault, draft["text"])
     st.button("Start again from the one in force", key="constitution-discard", icon=":material/restart_alt:",
               on_click=_discard)  # fmt: skip
-    if saved:
+    if saved and text == found["text"]:
+        note("This is the text that is in force. Nothing was changed.")
+    elif saved:
         _save(draft, str(text or ""), str(what or ""))
 
 
