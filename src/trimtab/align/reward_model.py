@@ -8,7 +8,7 @@ kinds of judgement, a row's weight before each:
   free.
 
 TRL's RewardTrainer does not fit: it takes pairs only, and it reads all layers in each epoch, where this trainer reads
-the trunk once. Measured by `benchmarks/alignment.py`.
+the trunk once (for SFT, the same comparison, four times as many rows a CPU minute: `benchmarks/alignment.py`).
 
 Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation 1 over samples of the base model
 (`normalise`), so that a step's size does not depend on how long the reward model trained.

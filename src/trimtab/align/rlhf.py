@@ -60,6 +60,8 @@ def _ppo() -> ppo.PPOConfig:
         kl_coefficient=0.1,
         kl_target=4.0,
         kl_gain=0.5,
+        # Every run begins under its target, which pulls the coefficient down; without a floor it is gone when needed.
+        kl_coefficient_range=(0.05, 10.0),
         kl_cap=12.0,
         kl_stop=0.1,
         value_clip=None,
@@ -75,7 +77,7 @@ class RlhfConfig:
     """Completions a step."""
     draw: Draw = field(default_factory=Draw)
     ppo: ppo.PPOConfig = field(default_factory=_ppo)
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     missing_end_penalty: float = 1.0
     """In deviations of the reward."""
     evaluate_every: int = 5
