@@ -89,7 +89,7 @@ async def _served(
 
 
 async def _asked(model: BaseChatModel, prompt: Prompt, room: asyncio.Semaphore) -> tuple[str, str, float]:
-    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": TOKENS, "logprobs": True, "top_logprobs": 1}
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": TOKENS, "logprobs": True}
     async with room:
         answer = await model.ainvoke([_message(said) for said in prompt], **options)
     tokens = answer.response_metadata.get("logprobs", {}).get("content") or [{"token": "", "logprob": 0.0}]
