@@ -15,6 +15,8 @@ from .version_compare import side_by_side
 SAMPLES = 4
 MISTAKES = 5
 HEIGHT = 230
+COLOURS = ("#2b8286", "#c8791f", "#9a6fb0")
+"""Of at most three lines; seen by day and by night."""
 
 Series = Mapping[str, Sequence[tuple[int, Any]]]
 """Name to points; a point without a value is not drawn."""
@@ -179,11 +181,22 @@ def _against_first(steps: Sequence[Mapping[str, Any]], name: str) -> list[tuple[
 
 
 def _chart(name: str, series: Series, alt: str, x: str = "step") -> None:
-    """Lines over steps, each with the points it has. One point is no line: then the chart waits."""
-    points = [(at, value, line) for line, few in series.items() for at, value in few if value is not None]
+    """Lines over steps. Where a line has no point its last one holds; one step is no line: then the chart waits."""
+    lines = {line: {at: value for at, value in few if value is not None} for line, few in series.items()}
+    lines = {line: points for line, points in lines.items() if points}
+    steps = sorted({at for points in lines.values() for at in points})
     draw(tag("div", tag("strong", name), cls="tt-note"))
-    if len({at for at, _, _ in points}) < 2:
-        note(join([f"{line}: {value:.3g}. " for _, value, line in points]) or "Nothing yet.")
+    if len(steps) < 2:
+        said = [f"{line}: {next(iter(points.values())):.3g}. " for line, points in lines.items()]
+        note(join(said) or "Nothing yet.")
         return
-    data = {x: [p[0] for p in points], "value": [p[1] for p in points], "line": [p[2] for p in points]}
-    st.line_chart(data, x=x, y="value", color="line", x_label=x, y_label="", height=HEIGHT, alt=alt)
+    data = {x: steps, **{line: _held(points, steps) for line, points in lines.items()}}
+    st.line_chart(data, x=x, y=list(lines), color=list(COLOURS[: len(lines)]), x_label=x, y_label="",
+                  height=HEIGHT, alt=alt)  # fmt: skip
+
+
+def _held(points: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:
+    found: list[float | None] = []
+    for at in steps:
+        found.append(points.get(at, found[-1] if found else None))
+    return found

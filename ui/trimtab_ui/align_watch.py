@@ -39,7 +39,8 @@ def draw_trainings(jobs: Sequence[Mapping[str, Any]]) -> None:
 
 def _title(job: Mapping[str, Any]) -> str:
     """In one line, without Markdown: drop-downs show plain text."""
-    return f"{str(job['name'])[:60] or job['id']} · {job['status']} · {look.ago(float(job['created_at']))}"
+    parts = [str(job["name"])[:60] or job["id"], str(job["method"]).upper(), look.ago(float(job["created_at"]))]
+    return " · ".join(parts if job["status"] in ALIVE else [*parts, job["status"]])
 
 
 def _row(job: Mapping[str, Any]) -> tuple[object, ...]:
