@@ -78,9 +78,7 @@ def put_in_force(page: Page, text: str) -> None:
     page.locator(".st-key-constitution-save button").click()
 
 
-def test_a_fault_is_shown_where_it_is_and_a_good_text_comes_in_force(
-    page: Page, server: Running, shots: Path
-) -> None:
+def test_a_fault_is_shown_where_it_is_and_a_good_text_comes_in_force(page: Page, server: Running, shots: Path) -> None:
     first = in_force(server)
     opened(page, server, "Constitution")
     page.get_by_text("Declines what would harm").wait_for()
@@ -151,7 +149,14 @@ def test_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_bac
     shot(page, shots, "align-reward", 1200)
     page.locator(".st-key-align-samples").wait_for(timeout=400_000)
     shot(page, shots, "align-policy", 1500)
-    page.locator(".st-key-align-to-models button").wait_for(timeout=600_000)
+    finish(page, server, shots, base)
+
+
+def finish(page: Page, server: Running, shots: Path, base: str) -> None:
+    """From a training that goes on to its verdict, to the version that answers, and back."""
+    ended = page.locator(".st-key-align-to-models button").or_(page.get_by_text("This training failed."))
+    ended.wait_for(timeout=600_000)
+    assert page.locator(".st-key-align-to-models").count() == 1, page.locator(".tt-notice").all_inner_texts()
     page.get_by_text("Before and after").wait_for()
     page.get_by_text("judgements", exact=True).first.wait_for()
     shot(page, shots, "align-verdict", 1800)

@@ -133,9 +133,7 @@ async def test_only_who_runs_this_may_change_it(app: Trimtab, client: httpx.Asyn
 
 
 @pytest.mark.model
-async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(
-    tmp_path: Path, models_dir: Path
-) -> None:
+async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(tmp_path: Path, models_dir: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(models_dir, target_is_directory=True)
