@@ -300,7 +300,9 @@ def test_every_route_is_in_the_handbook_and_no_other(server: Running) -> None:
     paths = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()["paths"]
     routes = {(m.upper(), re.sub(r"{.*?}", "{}", path)) for path, methods in paths.items() for m in methods}
     text = (ROOT / "docs" / "http-api.md").read_text("utf-8")
-    told = {(m, re.sub(r"{.*?}", "{}", path)) for m, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^\s`?]*)", text)}
+    told = {
+        (m, re.sub(r"{.*?}", "{}", path)) for m, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^\s`?]*)", text)
+    }
     assert told == routes
 
 
