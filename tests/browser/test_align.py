@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 QUESTION = "Tell me about the sea."
+TEN = [
+    f"Tell me about {what}."
+    for what in ("bread", "rain", "owls", "chess", "tea", "glass", "maps", "salt", "ice", "wool")
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +64,28 @@ def in_force(server: Running) -> dict[str, Any]:
     return found
 
 
-def answered(page: Page, server: Running) -> str:
+def answered(page: Page, server: Running, question: str = QUESTION) -> str:
     """Ask in a new chat; the line under the answer."""
     page.goto(server.ui_url)
     box = page.locator(".st-key-ask textarea")
     box.wait_for()
-    box.fill(QUESTION)
+    box.fill(question)
     box.press("Enter")
     line = page.locator("[class*='st-key-answer-']").last.get_by_text(re.compile("How this was answered"))
     line.wait_for(timeout=120_000)
     return line.inner_text()
+
+
+def rate_ten(page: Page, server: Running, base: str) -> None:
+    for number, question in enumerate(TEN):
+        assert base in answered(page, server, question)
+        page.locator("[data-testid='stFeedback'] button").nth(number % 2).click()
+        with server.client as client:
+            for _ in range(100):
+                if len(checked(client.get("/v1/feedback"))["feedback"]) > number:
+                    break
+                page.wait_for_timeout(100)
+            assert len(checked(client.get("/v1/feedback"))["feedback"]) == number + 1
 
 
 def put_in_force(page: Page, text: str) -> None:
@@ -127,17 +143,13 @@ def test_a_phone_has_room_for_the_form_and_the_constitution(page: Page, server: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_back(
+def test_ten_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_back(
     page: Page, server: Running, shots: Path
 ) -> None:
     base = next(iter(versions(server)))
-    for _ in range(2):
-        assert base in answered(page, server)
-        page.locator("[data-testid='stFeedback'] button").last.click()
-        page.locator("[class*='st-key-reason-'] input").first.wait_for()
-
+    rate_ten(page, server, base)
     opened(page, server, "New training")
-    page.get_by_text("judgements given here would train").wait_for()
+    page.get_by_text("of 10 judgements given here would train").wait_for()
     shot(page, shots, "align-form", 1000)
     page.locator(".st-key-align-budget input").click()
     page.get_by_role("option", name=re.compile("Only to see it run")).click()

@@ -178,6 +178,7 @@ def test_a_running_training_shows_its_curves_samples_and_what_is_left(server: Al
     assert "evil.example" in shown(app), "it is shown as what it is"
     click(app, "align-pause")
     assert server.posts("/v1/jobs/job_1/pause") == [b""]
+    assert "at its next checkpoint" in shown(app)
 
 
 def test_a_method_that_reports_other_figures_is_drawn_too(server: Aligning) -> None:

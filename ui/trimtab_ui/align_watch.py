@@ -139,7 +139,9 @@ def _wishes(job: Mapping[str, Any], status: str) -> None:
 
 def _wish(text: str, wish: str, job: Mapping[str, Any], icon: str) -> None:
     if st.button(plain(text), key=f"align-{wish}", icon=icon):
-        session.act(session.client().change_job, job["id"], wish)
+        changed = session.act(session.client().change_job, job["id"], wish)
+        if changed is not None and changed["status"] == "running":
+            session.tell("It will, at its next checkpoint.", "Nothing that was learnt until then is lost.", "info")
         st.rerun()
 
 
