@@ -170,6 +170,7 @@ def finish(page: Page, server: Running, shots: Path, base: str) -> None:
     ended.wait_for(timeout=600_000)
     assert page.locator(".st-key-align-to-models").count() == 1, page.locator(".tt-notice").all_inner_texts()
     page.get_by_text("Before and after").wait_for()
+    idle(page)
     page.get_by_text("judgements", exact=True).first.wait_for()
     shot(page, shots, "align-verdict", 1800)
     page.set_viewport_size({"width": 390, "height": 844})

@@ -196,7 +196,7 @@ def test_the_verdict_its_checks_and_both_answers_are_read(server: Aligning) -> N
     server.progress = [{"stage": "reward", "step": 1, "steps": 1, "loss": 0.7, "accuracy": 0.5},
                        {"stage": "reward report", **REPORT}]  # fmt: skip
     app = align_page("trainings")
-    for words in ("Not enough feedback to tell.", "about 250 more", "about 270", "A drink.", "A warm drink.", "82%"):
+    for words in ("It is too early to tell.", "About 250 more", "about 270", "A drink.", "A warm drink.", "82%"):
         assert words in shown(app), words
     assert "<img" not in shown(app)
     app.toggle(key="align-mistakes-r").set_value(True).run()

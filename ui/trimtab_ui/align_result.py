@@ -14,7 +14,7 @@ from .version_compare import side_by_side
 VERDICTS = {
     "promote": ("It is better. It can be promoted.", "ok"),
     "hold": ("Held: it is not shown to be better.", "bad"),
-    "not_enough": ("Not enough feedback to tell.", "warn"),
+    "not_enough": ("It is too early to tell.", "warn"),
 }
 SHOWN = 6
 
@@ -22,7 +22,8 @@ SHOWN = 6
 def draw_result(job: Mapping[str, Any]) -> None:
     evidence = job["result"].get("evidence") or {}
     words, kind = VERDICTS.get(str(evidence.get("verdict")), ("It is done.", "info"))
-    notice(words, str(evidence.get("verdict_reason", "")), kind)
+    reason = str(evidence.get("verdict_reason", ""))
+    notice(words, reason[:1].upper() + reason[1:], kind)
     with st.container(border=True, key="align-result"):
         note("It made the version ", tag("strong", job["name"]), ". Promoting it, comparing answers and going back are "
              "on the Models page; until then nothing changes for whoever chats.")  # fmt: skip
