@@ -194,6 +194,15 @@ def test_the_default_model_keeps_its_perplexity_within_one_percent(chat_model_pa
     shutil.rmtree(unpacked)
 
 
+@pytest.mark.model
+def test_the_end_of_a_long_prompt_is_read_as_well_as_with_exact_numbers(converted_model: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(converted_model / "tokenizer.json"))
+    ids = tokenizer.encode("\n\n".join(prose(6_000))).ids[:1200]
+    rows = [Paged(converted_model, properties).logp([ids])[0][600:] for properties in (None, EXACT)]
+    served, exact = (perplexity([row], [ids[600:]]) for row in rows)
+    assert abs(served / exact - 1) < 0.01
+
+
 def prose(characters: int) -> list[str]:
     """Paragraphs of our own documentation, whole ones, about so many characters together."""
     found: list[str] = []

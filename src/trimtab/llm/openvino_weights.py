@@ -30,7 +30,7 @@ from .shelf import OnProgress, Progress, sha256_of
 from .tensors import open_tensors
 
 MODEL = "openvino_model.xml"
-CONVERTER = 2
+CONVERTER = 3
 """Raise it when the same source gives another folder: old folders are then left alone and not used."""
 _PATIENCE = 600.0
 """Seconds to wait for another process that is converting the same model."""
