@@ -18,11 +18,11 @@ from trimtab.store import feedback, threads, versions
 
 pytestmark = pytest.mark.model
 
-PLAIN = Ask(documents="off", tools=False, sampling={"temperature": 0.0, "max_tokens": 12, "seed": 1})
+PLAIN = Ask(documents="off", tools=False, sampling={"temperature": 0.0, "max_tokens": 6, "seed": 1})
 QUESTION = "Tell me about the sea."
 
 
-@pytest.fixture(params=["openvino", "llamacpp"])
+@pytest.fixture(params=["openvino", pytest.param("llamacpp", marks=pytest.mark.slow)])
 async def app(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) -> AsyncIterator[Trimtab]:
     home = tmp_path / "home"
     home.mkdir()
