@@ -153,8 +153,8 @@ async def test_text_that_postgresql_cannot_hold_is_mended_or_refused_by_name(tmp
         await app.decide(app.owner, pending["id"], "approve", digest=pending["digest"])
         await follow(app, turn)
         question, answer = await app.database.read(threads.path, app.owner, thread)
-        with pytest.raises(InvalidInput):
-            await app.database.write(feedback.thumb, app.owner, answer["id"], 1, "\0")
+        thumb = await app.database.write(feedback.thumb, app.owner, answer["id"], 1, "\0")
+        assert thumb["reason"] == "\ufffd"
         with pytest.raises(InvalidInput):
             await app.database.read(threads.get, app.owner, "thr_\0")
         await app.database.write(feedback.thumb, app.owner, answer["id"], 1, "fine")
