@@ -142,7 +142,7 @@ def test_a_phone_has_room_for_the_form_and_the_constitution(page: Page, server: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_ten_answers_are_rated_the_model_aligned_promoted_chatted_with_and_taken_back(
     page: Page, server: Running, shots: Path
 ) -> None:
