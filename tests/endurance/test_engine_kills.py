@@ -17,7 +17,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))
 from engines import ENGINES, Made, chat, until
-
 from trimtab.domain.errors import EngineError
 from trimtab.domain.model import Sampling
 from trimtab.llm.engine import EngineOptions, EngineState

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from engines import ENGINES, Made, chat, headers, until
 
+from engines import ENGINES, Made, chat, headers, until
 from trimtab.domain.errors import EngineDied, EngineError, EngineRefused, InvalidInput, ModelFileError, TooLarge
 from trimtab.domain.model import Sampling
 from trimtab.llm.engine import EngineOptions, EngineState

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from engines import ENGINES, Made, chat, headers, until
 
+from engines import ENGINES, Made, chat, headers, until
 from trimtab.llm.engine import EngineOptions, EngineState
 from trimtab.llm.openvino import OpenVinoEngine
 

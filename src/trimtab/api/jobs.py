@@ -1,4 +1,7 @@
-"""`/v1/jobs`: trainings in the background; starting, watching, pausing and ending them."""
+"""`/v1/jobs`: trainings in the background; starting, watching, pausing and ending them.
+
+For whoever runs this installation only: what a training reports holds other people's questions and answers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pydantic import Field
 
 from trimtab.align.jobs import Job, Jobs
 
-from .access import App, Known, Operator
+from .access import App, Operator
 from .threads import Body
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -23,7 +26,7 @@ class Order(Body):
 
 
 @router.get("")
-async def listed(app: App, caller: Known) -> dict[str, Any]:
+async def listed(app: App, caller: Operator) -> dict[str, Any]:
     jobs = app.trainings.jobs
     return {"jobs": await asyncio.to_thread(lambda: [_entry(jobs, job) for job in reversed(jobs.listed())])}
 
@@ -35,14 +38,14 @@ async def submit(app: App, caller: Operator, body: Order) -> dict[str, Any]:
 
 
 @router.get("/{job_id}")
-async def one(app: App, caller: Known, job_id: str) -> dict[str, Any]:
+async def one(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
     jobs = app.trainings.jobs
     job = jobs.get(job_id)
     return _entry(jobs, job) | {"recipe": job.recipe}
 
 
 @router.get("/{job_id}/progress")
-async def progress(app: App, caller: Known, job_id: str, after: int = 0) -> dict[str, Any]:
+async def progress(app: App, caller: Operator, job_id: str, after: int = 0) -> dict[str, Any]:
     """What it reported from its `after`-th report on, and how it stands."""
     jobs = app.trainings.jobs
     job = jobs.get(job_id)
