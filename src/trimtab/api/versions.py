@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from trimtab.app import LOCAL_USER
 from trimtab.registry.card import card
 from trimtab.registry.manifest import Manifest
 from trimtab.registry.registry import difference
 from trimtab.store import versions
 
-from .access import App, Known, Operator
+from .access import App, Caller, Known, Operator
 from .threads import Body
 
 router = APIRouter(prefix="/v1/versions", tags=["versions"])
@@ -77,7 +78,8 @@ async def compare(app: App, caller: Known, body: Comparison) -> dict[str, Any]:
 async def one(app: App, caller: Known, version: str) -> dict[str, Any]:
     row = await app.database.read(versions.get, version)
     rows = await app.database.read(versions.rows_of, row["id"])
-    return _entry(row) | {"manifest": row["manifest"], "evidence": row["evidence"], "rows": len(rows)}
+    evidence = _evidence(row, caller)
+    return _entry(row) | {"manifest": row["manifest"], "evidence": evidence, "rows": len(rows)}
 
 
 @router.get("/{version}/card")
@@ -109,6 +111,18 @@ async def diff(app: App, caller: Known, version: str, other: str) -> dict[str, A
 async def promote(app: App, caller: Operator, version: str, body: Promotion) -> dict[str, Any]:
     await app.versions.promote(version, by=caller.name, reason=body.reason, anyway=body.anyway)
     return await _serving(app)
+
+
+TEXTS = ("samples", "reward", "judge")
+"""Parts of the evidence that quote what people asked and were answered."""
+
+
+def _evidence(row: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """What was measured, and for whoever runs this installation also the texts it was measured on."""
+    evidence: dict[str, Any] = row["evidence"]
+    if caller.name == LOCAL_USER:
+        return evidence
+    return {key: value for key, value in evidence.items() if key not in TEXTS}
 
 
 async def _serving(app: App) -> dict[str, Any]:
