@@ -64,6 +64,15 @@ class Running:
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return total / 1000
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of its processes so far. It says what a quiet machine would do while others are working."""
+        total = 0
+        for pid in _with_children(self._pid):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
 
 def llama_server() -> Path | None:
     """A compiled llama.cpp, if there is one."""
