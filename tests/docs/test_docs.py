@@ -131,7 +131,7 @@ def test_every_command_line_that_is_shown_is_understood(page: Path) -> None:
         except Exception as error:
             raise AssertionError(f"{page.name}: trimtab {shlex.join(words)}: {error}") from error
     assert lines or page.name in ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks.md", "http-api.md", "security.md",
-                                  "python-api.md",
+                                  "python-api.md", "performance.md",
                                   "how-a-turn-works.md")  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_the_question_of_the_tour_is_answered_from_the_handbook(server: Running)
 
 def test_the_variables_in_shell_blocks_are_settings() -> None:
     known = {f"TRIMTAB_{name.upper()}" for name in Settings.model_fields}
-    known |= {"TRIMTAB_KEY", "TRIMTAB_URL", "TRIMTAB_TEST_MODELS"}
+    known |= {"TRIMTAB_KEY", "TRIMTAB_URL", "TRIMTAB_TEST_MODELS", "TRIMTAB_LLAMA_SERVER"}
     assert set(re.findall(r"TRIMTAB_[A-Z_]+[A-Z]", everything)) <= known
 
 
