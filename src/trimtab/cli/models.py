@@ -116,11 +116,13 @@ def _pull(model: Entry, models_dir: Path) -> None:
 def prepare(model: str, settings: Settings | None = None) -> None:
     """Write the weights that the engine serves for this model, if that has not been done."""
     from trimtab.app import serving_options
+    from trimtab.llm import catalogue
     from trimtab.llm.served import prepare_weights
     from trimtab.settings import Settings
 
     options = replace(serving_options(settings or Settings.load()), model=model, base_url="")
-    with _shown(f"Preparing {model} for its engine") as show:
+    name = catalogue.DEFAULT_CHAT if model == "default" else model
+    with _shown(f"Preparing {name} for its engine") as show:
         prepare_weights(options, show)
 
 
@@ -137,9 +139,9 @@ def _shown(what: str) -> Iterator[OnProgress]:
         tasks: dict[str, TaskID] = {}
 
         def show(step: Progress) -> None:
+            if not tasks and not console.is_terminal:  # a log gets one line instead of bars
+                typer.echo(f"{what} …", err=True)
             if step.what not in tasks:
-                if not console.is_terminal:  # a log gets a line instead of a bar
-                    typer.echo(f"{what} …", err=True)
                 tasks[step.what] = bar.add_task(step.what, total=step.total or None)
             bar.update(tasks[step.what], completed=step.done)
 
