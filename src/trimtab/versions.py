@@ -1,8 +1,8 @@
 """Which version of the model answers: promoting, rolling back, trying one on a share of the conversations.
 
 The database says which (one transaction), the registry holds the files (verified before they are used), the engine
-holds the adapters that are in use. A turn keeps the version it began with; the next one takes the new. The version
-before stays loaded, so going back is instant.
+holds the adapters. What is being written is finished by the version that began it; the next turn, and one that goes on
+after an approval, takes the new. A version that was loaded stays loaded, so going back is instant.
 """
 
 from __future__ import annotations
