@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.domain.errors import Conflict, NotFound
+from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 from trimtab.store import versions
 from trimtab.store.database import Database
 from trimtab.store.migrate import migrate
@@ -86,6 +86,14 @@ def test_a_canary_answers_beside_and_ends_with_a_promotion(database: Database) -
     now = database.read_sync(versions.current)
     assert (now["version_id"], now["canary_id"], now["canary_share"]) == ("base_1", "ver_1", 0.1)
     database.write_sync(versions.promote, "ver_1", by="ada")
+    assert database.read_sync(versions.current)["canary_id"] is None
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_that_is_none_is_refused_and_nothing_changes(database: Database, share: float) -> None:
+    candidate(database, "ver_1", versions.READY)
+    with pytest.raises(InvalidInput, match="between 0 and 1"):
+        database.write_sync(versions.set_canary, "ver_1", share, by="ada")
     assert database.read_sync(versions.current)["canary_id"] is None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from trimtab.domain.errors import Conflict, NotFound
+from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from .alignment import promotions, serving, version_rows, versions
 from .schema import feedback, messages
@@ -156,11 +156,16 @@ def roll_back(connection: Connection, *, by: str, reason: str = "", action: str 
 
 
 def set_canary(connection: Connection, version_id: str | None, share: float, *, by: str, reason: str = "") -> None:
-    """Let a version answer a share (0..1) of the conversations beside the serving one; None ends it."""
+    """Let a version answer a share (0..1) of the conversations beside the serving one; None ends it.
+
+    Raises:
+        InvalidInput: the share is not one.
+        NotFound: no such version.
+    """
     if version_id is not None:
         version_id = get(connection, version_id)["id"]
     if not 0.0 <= share <= 1.0:
-        raise Conflict(f"A canary's share is between 0 and 1, not {share}.")
+        raise InvalidInput(f"A canary's share is between 0 and 1, not {share}.")
     connection.execute(
         update(serving).values(canary_id=version_id, canary_share=share if version_id else 0.0, changed_at=time.time())
     )
