@@ -88,7 +88,6 @@ class Material:
     """What is learned from, and what it is tried on."""
 
     train: list[Judgement]
-    validation: list[Judgement]
     test: list[Judgement]
     prompts: Mapping[str, list[Prompt]]
     """By split. Test prompts are those of no training row."""
@@ -153,7 +152,7 @@ class Alignment:
                 f"{len(prompts['test'])} prompts to test on. Rate some answers, or set data.bundled = true."
             )
         self.report.tell("data", rows={name: len(rows) for name, rows in splits.items()}, datasets=datasets)
-        return Material(splits["train"], splits["validation"], splits["test"], prompts, datasets, feedback_ids)
+        return Material(splits["train"], splits["test"], prompts, datasets, feedback_ids)
 
     def _wanted(self, rows: Iterable[Judgement]) -> list[Judgement]:
         if self.recipe.data.labels_only:
@@ -167,30 +166,22 @@ class Alignment:
         data = self.recipe.data
         path = self.resolved.constitution
         constitution = Constitution.load(Path(path)) if path else Constitution.load()
-        made = {
-            split: self._kept(f"constitution-{split}", partial(self._ai_rows, constitution, material, split))
-            for split in ("train", "validation")
-        }
-        if not made["train"]:
+        made = self._kept("constitution-train", partial(self._ai_rows, constitution, material))
+        if not made:
             raise InvalidInput(
                 "No principle of the constitution has a judge that agrees with people better than chance. Name a "
                 "stronger judge, or leave data.constitution out."
             )
         # Only the principles' say shapes the model when people's weight is zero; people's test rows still test it.
         people = material.train if data.human_weight else []
-        train = mix(people, made["train"], human_weight=data.human_weight, ai_weight=data.ai_weight)
+        train = mix(people, made, human_weight=data.human_weight, ai_weight=data.ai_weight)
         datasets = {**material.datasets, "constitution": constitution.version}
-        return replace(
-            material,
-            train=[row for row in train if row.weight > 0],
-            validation=[*material.validation, *made["validation"]],
-            datasets=datasets,
-        )
+        return replace(material, train=[row for row in train if row.weight > 0], datasets=datasets)
 
-    def _ai_rows(self, constitution: Constitution, material: Material, split: str) -> list[Judgement]:
+    def _ai_rows(self, constitution: Constitution, material: Material) -> list[Judgement]:
         judge = Judge(NetworkScorer(self.base, self.network))
         chosen = self._forms(constitution, material, judge)
-        prompts = sorted(material.prompts[split], key=_place)[: self.recipe.gate.test_prompts * 2]
+        prompts = sorted(material.prompts["train"], key=_place)[: self.recipe.gate.test_prompts * 2]
         draws = [self.examiner.answers(prompts, None, max_tokens=self.recipe.policy.max_tokens)]
         other = Examiner(self.network, self.base, seed=self.recipe.seed + 8)
         draws.append(other.answers(prompts, None, max_tokens=self.recipe.policy.max_tokens))
@@ -201,7 +192,7 @@ class Alignment:
         rows: list[Judgement] = []
         for name, form in chosen.items():
             rows += preferences_from(responses, constitution[name], judge, form, constitution=constitution.version)
-            self.report.tell("constitution", principle=name, form=form, split=split, rows=len(rows))
+            self.report.tell("constitution", principle=name, form=form, split="train", rows=len(rows))
             self.report.checkpointed()
         return rows
 
@@ -346,14 +337,13 @@ class Alignment:
         prompts = sorted(material.prompts["test"], key=_place)[: self.recipe.gate.test_prompts]
         compared = self.examiner.compare(prompts, old, new)
         found = self._tested("reward", reward, material)
-        wins = compared.wins(judge.scores)
         self._moved("examination", 1, 3, (0.9, 0.97))
         probes = bundled.probes()
         evidence = Evidence(
             rows=len([r for r in material.train if r.kind is not Kind.DEMONSTRATION]),
             tested=found.get("rows", 0),
             right=round(found.get("accuracy", 0.0) * found.get("rows", 0)),
-            wins=wins,
+            wins=compared.wins(judge.scores),
             longer_by=compared.longer_by(),
             gains=compared.gains(reward.scores),
             lengths=compared.lengths(),
@@ -372,7 +362,6 @@ class Alignment:
             "samples": compared.samples(),
             "reward": found,
             "judge": self._tested("judge", judge, material),
-            "judged better": sum(wins) / len(wins),
         }
         return evidence, extras
 
