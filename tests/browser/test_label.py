@@ -81,6 +81,7 @@ def test_answers_are_compared_blind_with_two_keys_and_a_word_can_be_taken_back(
     good = {better for _, better, _ in PAIRS}
     opened(page, server, "Compare")
     page.locator(".st-key-label-pair").wait_for()
+    assert page.locator(".st-key-label-consent input").is_checked(), "what is said trains, and the page says it does not"
     shot(page, shots, "label-compare")
     first = asked(page)
     press(page, "a" if any(text in side(page, "a") for text in good) else "b", first)

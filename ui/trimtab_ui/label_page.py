@@ -163,9 +163,8 @@ def _undo_button(view: str, label: str) -> None:
 
 
 def _consent(choices: Mapping[str, Any]) -> None:
-    if "label-consent" not in st.session_state:
-        st.session_state["label-consent"] = bool(choices["consent"])
-    st.toggle("What I say here may train the model", key="label-consent")
+    # A default, not a value put into the session: a browser that missed the run which put it there would show "off".
+    st.toggle("What I say here may train the model", value=bool(choices["consent"]), key="label-consent")
 
 
 # --- what a person does
@@ -173,7 +172,7 @@ def _consent(choices: Mapping[str, Any]) -> None:
 
 def _said(view: str, label: str, judgement: dict[str, Any], *, stay: bool = False) -> None:
     """Send it; then the next item, unless there is more to say about this one."""
-    consent = bool(st.session_state.get("label-consent", True))
+    consent = bool(st.session_state.get("label-consent", session.choices()["consent"]))
     kept = session.act(session.client().feedback, **judgement, consent=consent)
     if kept is None:
         return
