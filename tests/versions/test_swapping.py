@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tiny_adapter import adapter
+from trimtab.api.health import ready
 from trimtab.app import Ask, Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain.errors import Conflict, ModelFileError
@@ -97,6 +99,28 @@ async def test_versions_are_swapped_under_load_without_a_failed_turn(app: Trimta
         assert not one & other, "a version spoke with another's adapter"
 
 
+async def test_a_version_replaced_twice_is_let_go_when_no_turn_can_be_asking_it(app: Trimtab, tmp_path: Path) -> None:
+    assert app.served is not None
+    base = (await app.database.read(versions.current))["version_id"]
+    made = [await version(app, tmp_path, name, seed) for seed, name in enumerate(("one", "two", "three"))]
+    first, before, serving = made
+    for name in made:
+        await app.versions.promote(name, by="ada")
+    words = (await (await app.versions.answer_of(first)).bare.ainvoke(QUESTION, max_tokens=6, temperature=0.0)).text
+    assert app.versions.loaded == {base, *made}, "a turn may still be asking the first"
+    app.versions.longest_turn = 0.0
+    await app.versions.refresh()
+    assert app.versions.loaded == {base, before, serving}
+    assert app.served.engine is not None
+    if not app.served.engine.capabilities.hot_adapters:
+        assert app.served.beside == {before, serving}, "an engine runs on for nobody"
+    assert (await answer(app)).lineage.version == serving
+    again = await app.versions.answer_of(first)
+    assert (await again.bare.ainvoke(QUESTION, max_tokens=6, temperature=0.0)).text == words
+    await app.versions.roll_back(by="ada")
+    assert (await answer(app)).lineage.version == before
+
+
 async def test_a_version_whose_files_were_changed_does_not_answer(app: Trimtab, tmp_path: Path) -> None:
     made = await version(app, tmp_path, "changed", 3)
     file = app.versions.registry.get(made).folder / "adapter" / "adapter_model.safetensors"
@@ -116,6 +140,9 @@ async def test_a_damaged_version_that_should_answer_is_a_visible_fault_and_the_b
     await app.versions.refresh()
     assert "cannot answer" in app.versions.fault
     assert (await answer(app)).lineage.version.startswith("base_")
+    told = await ready(app)
+    assert json.loads(told.body)["parts"]["version"] == {"ok": False}
+    assert told.status_code == 200, "questions are answered"
 
 
 async def test_an_adapter_of_another_base_is_refused(app: Trimtab) -> None:

@@ -17,6 +17,8 @@ from .access import App, Known
 
 router = APIRouter(tags=["health"])
 _STARTED = time.time()
+DEGRADED = frozenset({"version"})
+"""Parts without which questions are answered all the same."""
 
 
 @router.get("/healthz")
@@ -27,7 +29,7 @@ async def alive() -> dict[str, str]:
 @router.get("/readyz")
 async def ready(app: App) -> JSONResponse:
     parts = await check(app)
-    ok = all(part["ok"] for part in parts.values())
+    ok = all(part["ok"] for name, part in parts.items() if name not in DEGRADED)
     # Without a key one learns whether each part works, not where it is.
     shown = {name: {"ok": part["ok"]} for name, part in parts.items()}
     return JSONResponse({"ready": ok, "parts": shown}, 200 if ok else 503)
@@ -77,6 +79,8 @@ async def check(app: Trimtab) -> dict[str, dict[str, Any]]:
     parts: dict[str, dict[str, Any]] = {"database": await asyncio.to_thread(app.database.ping)}
     if app.served is not None and (engine := app.served.engine_status()):
         parts["engine"] = engine
+    if app.versions.adaptable:
+        parts["version"] = {"ok": not app.versions.fault, "fault": app.versions.fault}
     if app.library is not None:
         parts["documents"] = {"ok": app.library.is_open}
     broken = {s.name: s.error for s in app.toolbox.connectors if s.error}

@@ -157,5 +157,6 @@ def _server(settings: Settings) -> Finding:
         return Finding("server", True, "not running (`trimtab up` starts it)")
     parts = response.json()["parts"]
     down = [name for name, part in parts.items() if not part["ok"]]
-    found = f"running at {settings.url}" + (f", not ready: {', '.join(down)}" if down else "")
-    return Finding("server", not down, found, f"look into {settings.logs_dir}")
+    found = f"running at {settings.url}" + (f", not in order: {', '.join(down)}" if down else "")
+    mend = "open the Models page: it says why, and promotes another" if down == ["version"] else ""
+    return Finding("server", not down, found, mend or f"look into {settings.logs_dir}")
