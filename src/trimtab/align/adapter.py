@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trimtab.domain.durable import sync
 from trimtab.domain.errors import InvalidInput, ModelFileError
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -121,8 +121,7 @@ def save_adapter(
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1), "utf-8")
     for name in (TENSORS, CONFIG):
-        with (folder / name).open("rb+") as done:
-            os.fsync(done.fileno())
+        sync(folder / name)
 
 
 def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:

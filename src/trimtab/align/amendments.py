@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from .constitution import DEFAULT, Constitution
@@ -116,7 +116,7 @@ class Amendments:
                 )
             path = self._folder / f"{edited.version}.yaml"
             if not path.exists():
-                _write(path, edited.text)
+                replace_file(path, edited.text)
             self._enforce(edited.version, by, note)
         return edited
 
@@ -144,7 +144,7 @@ class Amendments:
         return found
 
     def _enforce(self, version: str, by: str, note: str) -> None:
-        _write(self._folder / _POINTER, version)
+        replace_file(self._folder / _POINTER, version)
         entry = {"version": version, "at": time.time(), "by": by, "note": note}
         log = self._folder / _LOG
         torn = log.exists() and log.stat().st_size and not log.read_bytes().endswith(b"\n")
@@ -165,22 +165,3 @@ class Amendments:
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """All of the file or none of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(text.encode())
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name is on disk as well
-        finally:
-            os.close(folder)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trimtab.domain.durable import sync
 from trimtab.domain.errors import Conflict, ModelFileError
 
 _TENSORS, _FACTS = "state.safetensors", "state.json"
@@ -78,19 +79,11 @@ class Checkpoints:
 def publish(part: Path, final: Path) -> None:
     """Give a complete folder its name, durably. A folder of that name gives way."""
     for file in part.iterdir():
-        _sync(file)
-    _sync(part)
+        sync(file)
+    sync(part)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(part, final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(final.parent)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

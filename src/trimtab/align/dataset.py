@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trimtab.domain.durable import sync
 from trimtab.domain.errors import InvalidInput, NotFound
 from trimtab.domain.judgement import Judgement, Kind, Source
 
@@ -194,24 +194,14 @@ def _put(folder: Path, files: Mapping[str, str]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder.parent))
     try:
         for name, text in files.items():
-            with (beside / name).open("wb") as file:
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(beside)
+            (beside / name).write_bytes(text.encode("utf-8"))
+            sync(beside / name)
+        sync(beside)
         try:
             beside.rename(folder)
         except OSError:
             if not (folder / CARD).exists():  # else another process wrote the same rows just now
                 raise
-        _sync(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

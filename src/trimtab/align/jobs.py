@@ -25,7 +25,6 @@ import fcntl
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.domain import ids
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 
@@ -197,13 +197,3 @@ class Jobs:
 
 def _state_text(state: State) -> str:
     return json.dumps(asdict(state), default=str)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """The file has the old text or the new, whatever happens meanwhile."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any
 
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import TrimtabError
 
-from .jobs import Job, Jobs, Status, replace_file
+from .jobs import Job, Jobs, Status
 
 
 class Paused(Exception):

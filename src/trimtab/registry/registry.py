@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trimtab.domain.durable import replace_file, sync
 from trimtab.domain.errors import ModelFileError, NotFound
 
 from .manifest import FileHash, Manifest, check_name
@@ -75,10 +76,10 @@ class Registry:
             version = Version(manifest, self.folder / manifest.id)
             if version.folder.exists():
                 return self.verified(version.id)
-            _write(part / MANIFEST, manifest.canonical())
+            replace_file(part / MANIFEST, manifest.canonical())
             _sync_folders(part)
             os.rename(part, version.folder)
-            _sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise ModelFileError(
                 f"The version cannot be written to {self.folder} ({error.strerror}). Free some space and try again."
@@ -175,29 +176,14 @@ def _copy(source: Path, target: Path) -> dict[str, FileHash]:
         copy = target / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-        _sync(copy)
+        sync(copy)
         files[path] = FileHash(_sha256(copy), copy.stat().st_size)
     return files
 
 
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _sync_folders(root: Path) -> None:
     for folder in (root, *(p for p in root.rglob("*") if p.is_dir())):
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -42,6 +42,7 @@ from trimtab.align.rollouts import Draw
 from trimtab.align.rows import from_line, line_of
 from trimtab.align.scorer import NetworkScorer
 from trimtab.align.worker import Report
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput
 from trimtab.domain.judgement import Judgement, Kind, Said
 from trimtab.llm.engine import physical_cores
@@ -206,7 +207,7 @@ class Alignment:
             found = choose_forms(wanted, material.train, judge, most=pairs, least=min(10, pairs // 4))
             told = [{"principle": a.principle, "form": a.form, "usable": a.usable, "why": a.why} for a in found]
             self.report.tell("judges", agreement=told)
-            _write(kept, json.dumps({a.principle: a.form for a in found if a.usable}))
+            replace_file(kept, json.dumps({a.principle: a.form for a in found if a.usable}))
         chosen: dict[str, str] = json.loads(kept.read_text("utf-8"))
         return chosen
 
@@ -243,7 +244,7 @@ class Alignment:
         if not kept.exists():
             judged = [row for row in material.test if row.kind is not Kind.DEMONSTRATION]
             rows = rows_of(self.base, sorted(judged, key=_row_place)[: self.recipe.gate.test_rows])
-            _write(kept, json.dumps(_short(reward_report(model, rows)) if rows else {}))
+            replace_file(kept, json.dumps(_short(reward_report(model, rows)) if rows else {}))
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         return found
 
@@ -443,7 +444,7 @@ class Alignment:
         """Rows that were made before, or are made now and kept."""
         path = self.work / f"{name}.jsonl"
         if not path.exists():
-            _write(path, "".join(line_of(row) + "\n" for row in make()))
+            replace_file(path, "".join(line_of(row) + "\n" for row in make()))
         return [from_line(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -486,9 +487,3 @@ def _metrics(evidence: Evidence) -> dict[str, Any]:
         "perplexity after": evidence.perplexity[1] if evidence.perplexity else None,
         "served as trained": evidence.parity,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}")
-    part.write_text(text, "utf-8")
-    part.replace(path)
