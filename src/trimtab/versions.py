@@ -178,18 +178,14 @@ class Versions:
         if not self._now or not self._now["previous_id"]:
             return ""
 
-        def fallen(connection: Connection) -> str:
-            now = versions.current(connection)
-            if not now["previous_id"] or versions.history(connection, 1)[0]["action"] != "promote":
-                return ""  # somebody rolled back by hand: what they want stands
-            new = versions.ratings(connection, now["version_id"])
-            old = versions.ratings(connection, now["previous_id"])
-            reason = _fallen(new, old)
+        def roll_back(connection: Connection) -> str:
+            reason = _why_go(connection)  # once more: somebody may have changed it since
             if reason:
                 versions.roll_back(connection, by="trimtab", reason=reason, action="auto-rollback")
             return reason
 
-        reason = await self.database.write(fallen)
+        # Counting thumbs reads all of them: nobody who writes waits for that unless there is something to do.
+        reason = await self.database.read(_why_go) and await self.database.write(roll_back)
         if reason:
             _log.warning("rolled back: %s", reason)
             await self.refresh()
@@ -249,6 +245,14 @@ def base_id(base: Base) -> str:
 def _share_of(thread_id: str) -> float:
     """A number in [0, 1) that a thread keeps."""
     return int.from_bytes(hashlib.sha256(thread_id.encode()).digest()[:8]) / 2**64
+
+
+def _why_go(connection: Connection) -> str:
+    """Why the serving version should make way for the one before; empty when it should not."""
+    now = versions.current(connection)
+    if not now["previous_id"] or versions.history(connection, 1)[0]["action"] != "promote":
+        return ""  # somebody rolled back by hand: what they want stands
+    return _fallen(versions.ratings(connection, now["version_id"]), versions.ratings(connection, now["previous_id"]))
 
 
 def _fallen(new: tuple[int, int], old: tuple[int, int]) -> str:
