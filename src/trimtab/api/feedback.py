@@ -120,7 +120,7 @@ async def its_versions(app: App, caller: Known, feedback_id: str) -> dict[str, A
     """The versions of the model that one judgement of the caller's shaped, oldest first."""
 
     def find(connection: Connection) -> list[dict[str, Any]]:
-        if not _mine(connection, caller, feedback_id) and not _curates(app, caller):
+        if not feedback.is_of(connection, caller.id, feedback_id) and not _curates(app, caller):
             raise NotFound(f"No feedback {feedback_id} of yours. It may have been withdrawn.")
         shaped = set(versions.shaped_by_feedback(connection, feedback_id))
         return [row for row in versions.listed(connection) if row["id"] in shaped]
@@ -139,7 +139,7 @@ async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> d
     """Leave a row out, let it in, or take that back. Everybody may leave out their own; the rest is for curators."""
 
     def write(connection: Connection) -> dict[str, Any]:
-        mine = body.decision == "exclude" and _mine(connection, caller, feedback_id)
+        mine = body.decision == "exclude" and feedback.is_of(connection, caller.id, feedback_id)
         if not _curates(app, caller) and not mine:
             raise Forbidden("This is for who curates. You may leave out your own feedback, or withdraw it.")
         if body.decision == "undo":
@@ -165,10 +165,6 @@ def _keep(connection: Connection, owner: str, body: Thumb | Preference | Edit, t
             return feedback.prefer(connection, owner, body.chosen_id, body.rejected_id, body.reason, terms=terms)
         case Edit():
             return feedback.edit(connection, owner, body.message_id, body.text, body.reason, terms=terms)
-
-
-def _mine(connection: Connection, caller: Caller, feedback_id: str) -> bool:
-    return any(row["id"] == feedback_id for row in feedback.listed(connection, caller.id, limit=1_000_000))
 
 
 def _curates(app: Trimtab, caller: Caller) -> bool:

@@ -113,6 +113,12 @@ def set_consent(connection: Connection, owner: str, feedback_id: str, consent: b
     return dict(connection.execute(select(feedback).where(*mine)).one()._mapping)
 
 
+def is_of(connection: Connection, owner: str, feedback_id: str) -> bool:
+    """Whether a person gave it."""
+    mine = select(feedback.c.id).where(feedback.c.id == feedback_id, feedback.c.owner_id == owner)
+    return connection.execute(mine).first() is not None
+
+
 def listed(connection: Connection, owner: str, *, limit: int = 1000) -> list[dict[str, Any]]:
     rows = connection.execute(
         select(feedback).where(feedback.c.owner_id == owner).order_by(feedback.c.updated_at.desc()).limit(limit)
