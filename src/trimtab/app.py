@@ -143,7 +143,10 @@ class Trimtab:
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         given = Voice("", profile.name, model, served.bare if served else model, profile)
         registry = Registry(settings.versions_dir)
-        self.versions = Versions(database, registry, served, given, warm=self._warm)
+        # Twice the longest turn: a comparison of versions is no turn and has no deadline of its own.
+        self.versions = Versions(
+            database, registry, served, given, warm=self._warm, longest_turn=2 * settings.turn_seconds
+        )
         self.trainings = Trainings(settings, database, registry)
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)

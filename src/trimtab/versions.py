@@ -2,7 +2,8 @@
 
 The database says which (one transaction), the registry holds the files (verified before they are used), the engine
 holds the adapters. What is being written is finished by the version that began it; the next turn, and one that goes on
-after an approval, takes the new. A version that was loaded stays loaded, so going back is instant.
+after an approval, takes the new. The version before stays loaded, so going back is instant; older ones are let go
+when nobody can be asking them any more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,7 @@ class Versions:
         given: Voice,
         *,
         warm: Callable[[BaseChatModel], None] = lambda model: None,
+        longest_turn: float = 600.0,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -95,8 +98,13 @@ class Versions:
         self._given = given
         self._warm = warm
         self._voices: dict[str, Voice] = {}
+        self._asked_at: dict[str, float] = {}
+        """When each voice was last handed out, by the monotonic clock."""
+        self.longest_turn = longest_turn
+        """Seconds after which nobody asks a voice that was handed out to them."""
         self._now: Mapping[str, Any] = {}
         self._changing = asyncio.Lock()
+        self._loading = asyncio.Lock()
         self.fault = ""
         """Why the version that should answer does not; empty when it does."""
 
@@ -104,6 +112,11 @@ class Versions:
     def adaptable(self) -> bool:
         """Whether versions other than the base can answer here."""
         return self._speaker is not None and self._speaker.base is not None
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """The versions that are ready to be asked."""
+        return frozenset(self._voices)
 
     async def open(self) -> None:
         """Make the base known and the serving version ready. A version whose files are damaged does not answer: the
@@ -120,18 +133,18 @@ class Versions:
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Follow what the database says: another process may have promoted."""
+        """Follow what the database says: another process may have promoted. Lets go of what is not needed any more."""
         if not self.adaptable:
             return
         async with self._changing:
             now = await self.database.read(versions.current)
-            if now == self._now:
-                return
-            self.fault = ""
-            for wanted in (now["version_id"], now["canary_id"]):
-                if wanted:
-                    await self._ready(wanted)
-            self._now = now
+            if now != self._now:
+                self.fault = ""
+                for wanted in (now["version_id"], now["canary_id"]):
+                    if wanted:
+                        await self._ready(wanted)
+                self._now = now
+            await self._let_go()
 
     def voice(self, thread_id: str | None = None) -> Voice:
         """Who answers in this thread. A canary gets its share of the threads, the same ones each time; it answers
@@ -141,8 +154,8 @@ class Versions:
             return self._given
         canary = now["canary_id"]
         if thread_id and canary in self._voices and _share_of(thread_id) < now["canary_share"]:
-            return self._voices[canary]
-        return self._voices.get(now["version_id"]) or self._voices[base_id(self._base())]
+            return self._handed_out(self._voices[canary])
+        return self._handed_out(self._voices.get(now["version_id"]) or self._voices[base_id(self._base())])
 
     async def promote(self, version: str, *, by: str, reason: str = "", anyway: bool = False) -> dict[str, Any]:
         """Let a version answer from the next turn on.
@@ -224,11 +237,26 @@ class Versions:
             _log.error("%s", self.fault)
 
     async def _ready_voice(self, row: Mapping[str, Any]) -> Voice:
-        found = self._voices.get(row["id"])
-        if found is None:
-            version = None if row["kind"] == "base" else await asyncio.to_thread(self.registry.verified, row["id"])
-            found = self._voices[row["id"]] = await self._made(row["id"], row["name"], version)
-        return found
+        async with self._loading:  # two that want the same version at once must not load it twice
+            found = self._voices.get(row["id"])
+            if found is None:
+                version = None if row["kind"] == "base" else await asyncio.to_thread(self.registry.verified, row["id"])
+                found = self._voices[row["id"]] = await self._made(row["id"], row["name"], version)
+            return self._handed_out(found)
+
+    def _handed_out(self, voice: Voice) -> Voice:
+        self._asked_at[voice.version] = time.monotonic()
+        return voice
+
+    async def _let_go(self) -> None:
+        """Release what neither serves nor may serve again at once, if it was handed out so long ago that whoever got
+        it has finished."""
+        assert self._speaker is not None
+        needed = {base_id(self._base()), *(self._now[name] for name in ("version_id", "previous_id", "canary_id"))}
+        before = time.monotonic() - self.longest_turn
+        for version in [v for v in self._voices if v not in needed and self._asked_at[v] < before]:
+            del self._voices[version], self._asked_at[version]
+            await self._speaker.release(version)
 
     async def _made(self, version_id: str, name: str, version: Version | None) -> Voice:
         assert self._speaker is not None

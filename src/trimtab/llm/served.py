@@ -107,6 +107,8 @@ class Served:
         self._embedder = embedder
         self._beside: dict[str, Engine] = {}
         """Engines that run beside the first one because it cannot take an adapter while it serves."""
+        self._adapters: dict[str, int] = {}
+        """Of each version whose adapter the first engine has: its id there."""
 
     def engine_status(self) -> dict[str, Any] | None:
         """The local engine for `doctor` and `/readyz`; None when there is none."""
@@ -141,7 +143,9 @@ class Served:
             raise InvalidInput("This model is served elsewhere; adapters work with a model that runs on this machine.")
         engine, body = self.engine, {}
         if adapter is not None and engine.capabilities.hot_adapters:
-            body = engine.adapters_body({await engine.add_adapter(adapter): 1.0})
+            if version not in self._adapters:
+                self._adapters[version] = await engine.add_adapter(adapter)
+            body = engine.adapters_body({self._adapters[version]: 1.0})
         elif adapter is not None:
             engine = await self._engine_beside(version, engine, adapter_gguf)
             body = engine.adapters_body({0: 1.0})
@@ -152,8 +156,14 @@ class Served:
         bare = self.bare.model_copy(update=changed)
         return Spoken(with_tools(bare, profile, self._embedder), bare, profile)
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """The versions for which an engine of their own runs."""
+        return frozenset(self._beside)
+
     async def release(self, version: str) -> None:
-        """Stop the engine that ran for one version only, if there was one."""
+        """Stop the engine that ran for one version only, if there was one. An adapter that the first engine took in
+        stays there."""
         if (engine := self._beside.pop(version, None)) is not None:
             await engine.stop()
 
