@@ -17,7 +17,6 @@ Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,8 @@ from trimtab.domain.judgement import Judgement, Kind, Said
 
 from .adapter import Adapter, LoraConfig, read_adapter, save_adapter
 from .base import Base
-from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
-from .epochs import Trunks, batches, rate_at
+from .checkpoint import Checkpoints
+from .epochs import Passes, Trunks, descend
 from .network import Network, shared_prefix
 from .rollouts import Completion
 
@@ -92,22 +91,11 @@ def _text(base: Base, prompt: tuple[int, ...], completion: str) -> Text:
 
 
 @dataclass(frozen=True)
-class RewardConfig:
-    """What a person may turn. The defaults separate the bundled data; see the benchmark."""
+class RewardConfig(Passes):
+    """What a person may turn. The defaults separate the bundled data; see the benchmark. A reward model learns its set
+    by heart in a few passes (Ouyang: one)."""
 
-    epochs: int = 2
-    """A reward model learns its set by heart in a few (Ouyang: one)."""
-    batch: int = 16
-    """Rows a step."""
-    microbatch: int = 8
-    """Texts that go through the network at once. Memory only."""
-    learning_rate: float = 5e-4
-    warmup: float = 0.1
-    """Share of the steps; then the rate falls to a tenth in a straight line."""
     weight_decay: float = 0.01
-    checkpoint_every: int = 5
-    """Steps between two checkpoints."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -268,34 +256,18 @@ def train(
         raise InvalidInput("There is no preference and no label to learn from. Rate some answers first.")
     for label in sorted({row.label for row in rows if row.good is not None}):
         model.threshold(label)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    order = batches(len(rows), config.epochs, config.batch, config.seed)
     checkpoints = Checkpoints(folder, repr((config, [row.judgement.id for row in rows]))) if folder else None
-    done = _resume(model, optimizer, checkpoints)
     trunks = Trunks(model.network)
-    for step in range(done, len(order)):
-        start = time.perf_counter()
-        rate = config.learning_rate * rate_at(step, len(order), config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, right = _learn(model, [rows[i] for i in order[step]], trunks, config.microbatch)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if checkpoints and ((step + 1) % config.checkpoint_every == 0 or step + 1 == len(order)):
-            checkpoints.save(step + 1, {**model.named(), **optimizer_tensors(optimizer)}, {})
-        yield RewardStep(step + 1, len(order), loss, right, rate, time.perf_counter() - start)
-
-
-def _resume(model: RewardModel, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints | None) -> int:
-    state = checkpoints.latest() if checkpoints else None
-    if state is None:
-        return 0
-    with torch.no_grad():
-        for name, tensor in model.named().items():
-            tensor.copy_(state.tensors[name])
-    load_optimizer(optimizer, state.tensors)
-    return state.step
+    steps = descend(
+        model.named(),
+        rows,
+        config,
+        lambda batch: _learn(model, batch, trunks, config.microbatch),
+        weight_decay=config.weight_decay,
+        checkpoints=checkpoints,
+    )
+    for told in steps:
+        yield RewardStep(*told)
 
 
 def _learn(model: RewardModel, rows: Sequence[Row], trunks: Trunks, microbatch: int) -> tuple[float, float]:

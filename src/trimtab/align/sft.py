@@ -8,7 +8,6 @@ minute here and 87 there).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from trimtab.domain.errors import InvalidInput
 from trimtab.domain.judgement import Judgement, Kind
 
 from .base import Base
-from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
-from .epochs import Trunks, batches, rate_at
+from .checkpoint import Checkpoints
+from .epochs import Passes, Trunks, descend
 from .policy import Policy, drawn, states_of, token_logprobs
 from .rollouts import Completion
 
@@ -34,17 +33,8 @@ class Demonstration:
 
 
 @dataclass(frozen=True)
-class SftConfig:
+class SftConfig(Passes):
     """What a person may turn. Defaults by taste, after TRL's for LoRA."""
-
-    epochs: int = 2
-    batch: int = 16
-    microbatch: int = 8
-    """Rows that go through the network at once. Memory only."""
-    learning_rate: float = 5e-4
-    warmup: float = 0.1
-    checkpoint_every: int = 5
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,26 +74,17 @@ def train(
     """
     if not rows:
         raise InvalidInput("There is no demonstration to learn from. Edit an answer, or import some.")
-    optimizer = torch.optim.AdamW(policy.adapter.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    order = batches(len(rows), config.epochs, config.batch, config.seed)
     checkpoints = Checkpoints(folder, repr((config, [hash(row) for row in rows]))) if folder else None
-    state = checkpoints.latest() if checkpoints else None
-    if state is not None:
-        policy.adapter.load_named(state.tensors)
-        load_optimizer(optimizer, state.tensors)
     trunks = Trunks(policy.network)
-    for step in range(state.step if state else 0, len(order)):
-        start = time.perf_counter()
-        rate = config.learning_rate * rate_at(step, len(order), config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, sure = _learn(policy, [rows[i] for i in order[step]], trunks, config.microbatch)
-        torch.nn.utils.clip_grad_norm_(policy.adapter.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if checkpoints and ((step + 1) % config.checkpoint_every == 0 or step + 1 == len(order)):
-            checkpoints.save(step + 1, {**policy.adapter.named(), **optimizer_tensors(optimizer)}, {})
-        yield SftStep(step + 1, len(order), loss, sure, rate, time.perf_counter() - start)
+    steps = descend(
+        policy.adapter.named(),
+        rows,
+        config,
+        lambda batch: _learn(policy, batch, trunks, config.microbatch),
+        checkpoints=checkpoints,
+    )
+    for told in steps:
+        yield SftStep(*told)
 
 
 def _learn(policy: Policy, rows: Sequence[Demonstration], trunks: Trunks, microbatch: int) -> tuple[float, float]:
