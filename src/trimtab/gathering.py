@@ -175,9 +175,9 @@ class Gathered:
     decisions: Mapping[str, Decision]
 
 
-def gather(connection: Connection, how: Reading = Reading(), *, owner: str | None = None) -> Gathered:
-    """Everybody's feedback, or one person's."""
-    rows = judgements_of(judgements.records(connection, owner=owner), how)
+def gather(connection: Connection, how: Reading = Reading()) -> Gathered:
+    """Everybody's feedback."""
+    rows = judgements_of(judgements.records(connection), how)
     return Gathered(tuple(rows), _decisions(connection))
 
 

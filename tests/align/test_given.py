@@ -73,7 +73,7 @@ async def run(
     end = events[-1]
     assert isinstance(end, ev.TurnFinished)
     message = {"text": end.text, "text_digest": text_digest(end.text), "lineage": {}, "owner_id": "usr_1"}
-    answer = Answer(message, (*history, ("user", question)), {}, tuple(ev.from_wire(ev.to_wire(e)) for e in events))
+    answer = Answer(message, (*history, ("user", question)), tuple(ev.from_wire(ev.to_wire(e)) for e in events))
     await toolbox.aclose()
     return given(answer, profile, count), [said(m) for m in model.asked[-1].messages]
 
@@ -169,11 +169,11 @@ async def test_altered_text_is_noticed() -> None:
     events = (ev.TextDelta("Yes."), ev.TurnFinished(ev.TurnStatus.DONE, "Yes."))
     message = {"text": "No.", "text_digest": text_digest("No."), "lineage": {}, "owner_id": "usr_1"}
     for altered in (message, {**message, "text": "Yes."}):
-        found = given(Answer(altered, (("user", "?"),), {}, events), SMALL, count)
+        found = given(Answer(altered, (("user", "?"),), events), SMALL, count)
         assert found.composed == "the text is not what was generated"
 
 
 async def test_an_answer_that_was_stopped_does_not_train() -> None:
     events = (ev.TextDelta("Ye"), ev.TurnFinished(ev.TurnStatus.CANCELLED, "Ye", finish_reason="cancelled"))
     message = {"text": "Ye", "text_digest": text_digest("Ye"), "lineage": {}, "owner_id": "usr_1"}
-    assert given(Answer(message, (("user", "?"),), {}, events), SMALL, count).composed == "the answer was cut off"
+    assert given(Answer(message, (("user", "?"),), events), SMALL, count).composed == "the answer was cut off"

@@ -18,7 +18,7 @@ from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound
 
 from .alignment import curation
-from .schema import events, feedback, messages, threads, turns, users
+from .schema import events, feedback, messages, threads, users
 
 INCLUDE, EXCLUDE = "include", "exclude"
 PAGE = 400
@@ -33,8 +33,6 @@ class Answer:
     """Its row, and `owner_id` of whose thread it is in."""
     path: tuple[tuple[str, str], ...]
     """``(role, text)`` of the thread up to the question, the question last."""
-    options: Mapping[str, Any]
-    """How it was asked for; see `app.Ask`."""
     events: tuple[ev.Event, ...]
     """What its turn did; empty for an answer that came from a file."""
 
@@ -60,9 +58,9 @@ class Record:
     """`decision`, `reason`, `decided_by`, `decided_at`."""
 
 
-def records(connection: Connection, *, owner: str | None = None) -> list[Record]:
-    """Feedback, oldest first: everybody's, or one person's."""
-    rows = _feedback(connection, owner)
+def records(connection: Connection) -> list[Record]:
+    """Everybody's feedback, oldest first."""
+    rows = _feedback(connection)
     wanted = {row["message_id"] for row in rows} | {row["other_id"] for row in rows if row["other_id"]}
     found = answers(connection, wanted)
     decided = decisions(connection)
@@ -87,12 +85,10 @@ def state(connection: Connection) -> tuple[Any, ...]:
     return (*connection.execute(said).one(), *connection.execute(decided).one())
 
 
-def _feedback(connection: Connection, owner: str | None) -> list[dict[str, Any]]:
+def _feedback(connection: Connection) -> list[dict[str, Any]]:
     query = select(feedback, users.c.name.label("by")).outerjoin(users, users.c.id == feedback.c.owner_id)
-    if owner is not None:
-        query = query.where(feedback.c.owner_id == owner)
-    query = query.order_by(feedback.c.created_at, feedback.c.id)
-    return [dict(row._mapping) for row in connection.execute(query)]
+    rows = connection.execute(query.order_by(feedback.c.created_at, feedback.c.id))
+    return [dict(row._mapping) for row in rows]
 
 
 def _refused(connection: Connection) -> set[str]:
@@ -115,11 +111,9 @@ def answers(connection: Connection, message_ids: Collection[str]) -> dict[str, A
         rows |= {row.id: dict(row._mapping) for row in connection.execute(query.where(messages.c.id.in_(some)))}
     trees = _trees(connection, {row["thread_id"] for row in rows.values()})
     by_turn = {row["turn_id"] for row in rows.values() if row["turn_id"]}
-    logs, options = _logs(connection, by_turn), _options(connection, by_turn)
+    logs = _logs(connection, by_turn)
     return {
-        key: Answer(
-            row, _path(trees, row["parent_id"]), options.get(row["turn_id"], {}), tuple(logs.get(row["turn_id"], ()))
-        )
+        key: Answer(row, _path(trees, row["parent_id"]), tuple(logs.get(row["turn_id"], ())))
         for key, row in rows.items()
     }
 
@@ -150,14 +144,6 @@ def _logs(connection: Connection, turn_ids: Collection[str]) -> dict[str, list[e
             if row.type in ev.TYPES:
                 logs.setdefault(row.turn_id, []).append(ev.from_wire(orjson.loads(row.data)))
     return logs
-
-
-def _options(connection: Connection, turn_ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for some in _pages(turn_ids):
-        query = select(turns.c.id, turns.c.options).where(turns.c.id.in_(some))
-        found |= {row.id: row.options for row in connection.execute(query)}
-    return found
 
 
 def _pages(ids: Collection[str]) -> Iterator[Sequence[str]]:
