@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from .base import Base
 from .bundled import Probe, Probes
 from .gate import Share
 from .network import Network
-from .policy import logprobs_of, token_logprobs
+from .policy import kl_of_drawn, token_logprobs
 from .probing import passed
 from .rollouts import Completion, Draw, TorchSampler
 
@@ -97,13 +96,8 @@ class Examiner:
             self.texts(after),
             tuple(len(c.ids) for c in before),
             tuple(len(c.ids) for c in after),
-            self._kl(after),
+            kl_of_drawn(self._network, after, temperature=1.0),
         )
-
-    def _kl(self, completions: Sequence[Completion]) -> float:
-        reference = logprobs_of(self._network, completions, None, temperature=1.0)
-        apart = [c.logprobs - row[: len(c.ids)] for c, row in zip(completions, reference, strict=True)]
-        return sum(float((torch.expm1(-a) + a).sum()) for a in apart) / max(1, len(completions))
 
     def sets(self, probes: Probes, old: Adapter | None, new: Adapter | None) -> dict[str, Share]:
         """Safety, look-alikes, sycophancy: what went right, old and new. Greedy, so the same each time."""
@@ -129,11 +123,6 @@ class Examiner:
             logprobs, _ = token_logprobs(x, self._network.head, tokens[0, 1:])
             total, count = total + float(logprobs.sum()), count + len(window) - 1
         return math.exp(-total / max(1, count))
-
-
-def told(compared: Compared) -> dict[str, Any]:
-    """The comparison as JSON takes it."""
-    return {"samples": compared.samples(), "kl": compared.kl, "lengths": list(compared.lengths())}
 
 
 def _distinct(texts: Sequence[str]) -> float:

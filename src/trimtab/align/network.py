@@ -19,7 +19,7 @@ than an 8-bit file does. It pays where the processor multiplies bfloat16 itself:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,6 +274,13 @@ def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     one, other = min(sequences), max(sequences)
     limit = min(map(len, sequences)) - 1
     return next((i for i in range(limit) if one[i] != other[i]), max(limit, 0))
+
+
+def by_length(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Indices of texts in groups of similar length, so that little of a batch is padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), rows):
+        yield order[start : start + rows]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

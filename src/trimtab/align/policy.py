@@ -6,7 +6,7 @@ are taken at the drawn tokens only: over a vocabulary of 49,152 the logits of on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter, LoraConfig
-from .network import Network, shared_prefix
+from .network import Network, by_length, shared_prefix
+from .ppo import kl_estimate
 from .rollouts import Completion
 
 
@@ -126,7 +127,7 @@ def logprobs_of(
     """log p of each drawn token ``[B, longest]`` under an adapter (None: the reference)."""
     width = max(len(c.ids) for c in completions)
     found = torch.zeros(len(completions), width)
-    for part in by_length(completions, rows):
+    for part in by_length([len(c.prompt_ids) + len(c.ids) for c in completions], rows):
         batch = [completions[i] for i in part]
         states = states_of(batch)
         x, where = drawn(network, states, adapter, width)
@@ -137,8 +138,8 @@ def logprobs_of(
     return found
 
 
-def by_length(completions: Sequence[Completion], rows: int) -> Iterator[list[int]]:
-    """Indices in groups of similar total length, so that little is padding."""
-    order = sorted(range(len(completions)), key=lambda i: len(completions[i].prompt_ids) + len(completions[i].ids))
-    for start in range(0, len(order), rows):
-        yield order[start : start + rows]
+def kl_of_drawn(network: Network, completions: Sequence[Completion], *, temperature: float) -> float:
+    """Nats a completion from the reference of whoever drew them (k3 estimate), over the tokens that the model chose."""
+    reference = logprobs_of(network, completions, None, temperature=temperature)
+    nats = (kl_estimate(c.logprobs, row[: len(c.ids)])[c.mask] for c, row in zip(completions, reference, strict=True))
+    return sum(float(each.sum()) for each in nats) / max(1, len(completions))

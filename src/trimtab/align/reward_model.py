@@ -33,7 +33,7 @@ from .adapter import Adapter, LoraConfig, read_adapter, save_adapter
 from .base import Base
 from .checkpoint import Checkpoints
 from .epochs import Passes, Trunks, descend
-from .network import Network, shared_prefix
+from .network import Network, by_length, shared_prefix
 from .rollouts import Completion
 
 _CARD = "reward.json"
@@ -179,10 +179,8 @@ class RewardModel:
         self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None = None, rows: int = 16
     ) -> Tensor:
         """Scores as they were learned ``[texts]``, before `normalise`, without gradients."""
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         scores = torch.zeros(len(ids))
-        for start in range(0, len(order), rows):
-            part = order[start : start + rows]
+        for part in by_length([len(text) for text in ids], rows):
             scores[part] = self.raw([ids[i] for i in part], [trunks[i] for i in part] if trunks else None)
         return scores
 
@@ -273,11 +271,11 @@ def train(
 def _learn(model: RewardModel, rows: Sequence[Row], trunks: Trunks, microbatch: int) -> tuple[float, float]:
     """Leave the batch's gradient in the parameters; its mean loss and the share of rows that were right."""
     total = sum(row.judgement.weight for row in rows)
-    ordered = sorted(rows, key=lambda row: max(len(text.ids) for text in row.texts))
+    longest = [max(len(text.ids) for text in row.texts) for row in rows]
     size = max(1, microbatch // 2)  # a preference has two texts and stays together
     loss, right = 0.0, 0
-    for start in range(0, len(ordered), size):
-        part = ordered[start : start + size]
+    for group in by_length(longest, size):
+        part = [rows[i] for i in group]
         texts = [text for row in part for text in row.texts]
         margins = margins_of(
             model, part, model.raw([text.ids for text in texts], trunks.of([text.ids for text in texts]))

@@ -39,7 +39,7 @@ from . import ppo
 from .adapter import Adapter, save_adapter
 from .base import Base
 from .checkpoint import Checkpoints, State, load_optimizer, optimizer_tensors, publish
-from .policy import Policy, logprobs_of, states_of
+from .policy import Policy, kl_of_drawn, logprobs_of, states_of
 from .rewards import Scored, Weighted
 from .rollouts import Completion, Draw, Sampler, TorchSampler, with_trunk
 
@@ -351,9 +351,7 @@ class _Run:
         return mean
 
     def _kl(self, completions: Sequence[Completion]) -> float:
-        reference = logprobs_of(self._policy.network, completions, None, temperature=self._config.draw.temperature)
-        apart = [c.logprobs - row[: len(c.ids)] for c, row in zip(completions, reference, strict=True)]
-        return sum(float((torch.expm1(-a) + a).sum()) for a in apart) / len(completions)
+        return kl_of_drawn(self._policy.network, completions, temperature=self._config.draw.temperature)
 
     # ------------------------------------------------------------------ state
 

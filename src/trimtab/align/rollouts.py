@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter
-from .network import Network, shared_prefix
+from .network import Network, by_length, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TorchSampler:
     ) -> list[Completion]:
         chances = torch.rand(len(prompts), draw.max_tokens, generator=torch.Generator().manual_seed(seed))
         drawn: list[Completion | None] = [None] * len(prompts)
-        for rows in _buckets(prompts, draw.batch):
+        for rows in by_length([len(prompt) for prompt in prompts], draw.batch):
             batch = _Batch(self._network, adapter, [prompts[i] for i in rows], draw.max_tokens)
             for i, completion in zip(rows, self._run(batch, chances[rows], draw), strict=True):
                 drawn[i] = completion
@@ -135,12 +135,6 @@ def pick(logits: Tensor, chances: Tensor, temperature: float) -> tuple[Tensor, T
     chosen = torch.searchsorted(heap, (chances * heap[:, -1].clamp(max=1.0)).unsqueeze(-1)).squeeze(-1)
     chosen = chosen.clamp(max=logits.shape[-1] - 1)
     return chosen, logprobs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-
-
-def _buckets(prompts: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 class _Batch:
@@ -219,9 +213,9 @@ class _Batch:
 def with_trunk(network: Network, completions: Sequence[Completion], rows: int = 16) -> list[Completion]:
     """The same completions, each with the trunk's output; those that have it are left alone."""
     found = list(completions)
-    missing = sorted((len(c.prompt_ids) + len(c.ids), i) for i, c in enumerate(completions) if c.trunk is None)
-    for start in range(0, len(missing), rows):
-        part = [i for _, i in missing[start : start + rows]]
+    missing = [i for i, c in enumerate(completions) if c.trunk is None]
+    for group in by_length([len(found[i].prompt_ids) + len(found[i].ids) for i in missing], rows):
+        part = [missing[i] for i in group]
         ids = [found[i].prompt_ids + found[i].ids for i in part]
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
         for i, output, text in zip(part, network.trunk(tokens, shared_prefix(ids)), ids, strict=True):

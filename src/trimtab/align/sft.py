@@ -20,6 +20,7 @@ from trimtab.domain.judgement import Judgement, Kind
 from .base import Base
 from .checkpoint import Checkpoints
 from .epochs import Passes, Trunks, descend
+from .network import by_length
 from .policy import Policy, drawn, states_of, token_logprobs
 from .rollouts import Completion
 
@@ -88,11 +89,10 @@ def train(
 
 
 def _learn(policy: Policy, rows: Sequence[Demonstration], trunks: Trunks, microbatch: int) -> tuple[float, float]:
-    ordered = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.ids))
     total = sum(row.weight * len(row.ids) for row in rows)
     loss, sure = 0.0, 0
-    for start in range(0, len(ordered), microbatch):
-        part = ordered[start : start + microbatch]
+    for group in by_length([len(row.prompt_ids) + len(row.ids) for row in rows], microbatch):
+        part = [rows[i] for i in group]
         logprobs, weights = _logprobs(policy, part, trunks)
         share = -(weights * logprobs).sum() / total
         share.backward()  # type: ignore[no-untyped-call]
