@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,14 @@ from trimtab.domain.judgement import Judgement, Kind, Said, Source
 
 from . import people
 from .encoding import dumps, whole
+from .pages import pages
 from .schema import feedback, messages, threads, users
 from .threads import clean_title, new_message
 
 OWNERS = {Source.IMPORT: "trimtab:import", Source.BUNDLED: "trimtab:bundled", Source.CONSTITUTION: "trimtab:judge"}
 KINDS = {Kind.LABEL: "thumb", Kind.PREFERENCE: "preference", Kind.DEMONSTRATION: "demonstration"}
-PAGE = 400
+FILES = select(users.c.id).where(users.c.name.in_(list(OWNERS.values())))
+"""Ids of who "said" what files say: nobody."""
 
 
 @dataclass
@@ -60,27 +62,21 @@ def remove(connection: Connection, file: str) -> int:
     Returns how many judgements went.
     """
     mine = select(feedback.c.id, messages.c.lineage).join(messages, messages.c.id == feedback.c.message_id)
-    owned = mine.where(feedback.c.owner_id.in_(_owners(connection)))
+    owned = mine.where(feedback.c.owner_id.in_(FILES))
     gone = [row.id for row in connection.execute(owned) if (row.lineage or {}).get("file") == file]
-    for start in range(0, len(gone), PAGE):
-        connection.execute(delete(feedback).where(feedback.c.id.in_(gone[start : start + PAGE])))
+    for some in pages(gone):
+        connection.execute(delete(feedback).where(feedback.c.id.in_(some)))
     if gone:
         judged = select(messages.c.thread_id).join(feedback, feedback.c.message_id == messages.c.id)
-        connection.execute(
-            delete(threads).where(threads.c.owner_id.in_(_owners(connection)), threads.c.id.not_in(judged))
-        )
+        connection.execute(delete(threads).where(threads.c.owner_id.in_(FILES), threads.c.id.not_in(judged)))
     return len(gone)
 
 
 def files(connection: Connection) -> list[str]:
     """The names of the files that were imported."""
     mine = select(messages.c.lineage).join(threads, threads.c.id == messages.c.thread_id)
-    rows = connection.execute(mine.where(threads.c.owner_id.in_(_owners(connection)), messages.c.role == "assistant"))
+    rows = connection.execute(mine.where(threads.c.owner_id.in_(FILES), messages.c.role == "assistant"))
     return sorted({str(row.lineage["file"]) for row in rows if row.lineage and "file" in row.lineage})
-
-
-def _owners(connection: Connection) -> Any:
-    return select(users.c.id).where(users.c.name.in_(list(OWNERS.values())))
 
 
 def _plan(batch: _Batch, row: Judgement, owner: str, file: str) -> None:
@@ -143,16 +139,12 @@ def _answer(batch: _Batch, thread: str, parent: str, text: str, lineage: dict[st
 def _store(connection: Connection, table: Table, rows: dict[str, dict[str, Any]]) -> int:
     """Insert those that are not there; returns how many."""
     known: set[str] = set()
-    for some in _pages(list(rows)):
+    for some in pages(rows):
         known.update(connection.execute(select(table.c.id).where(table.c.id.in_(some))).scalars())
     fresh = [row for key, row in rows.items() if key not in known]
     if fresh:
         connection.execute(table.insert(), fresh)
     return len(fresh)
-
-
-def _pages(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
 
 
 def _id(prefix: str, *of: Any) -> str:

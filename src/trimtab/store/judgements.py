@@ -7,7 +7,7 @@ its reason and its author, and can be taken back.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound
 
 from .alignment import curation
+from .pages import pages
 from .schema import events, feedback, messages, threads, users
 
 INCLUDE, EXCLUDE = "include", "exclude"
-PAGE = 400
-"""Ids in one query."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _refused(connection: Connection) -> set[str]:
 def answers(connection: Connection, message_ids: Collection[str]) -> dict[str, Answer]:
     """Answers by id, each with the path to it and its turn. Those that are gone are left out."""
     rows: dict[str, dict[str, Any]] = {}
-    for some in _pages(message_ids):
+    for some in pages(message_ids):
         query = select(messages, threads.c.owner_id).join(threads, threads.c.id == messages.c.thread_id)
         rows |= {row.id: dict(row._mapping) for row in connection.execute(query.where(messages.c.id.in_(some)))}
     trees = _trees(connection, {row["thread_id"] for row in rows.values()})
@@ -121,7 +120,7 @@ def answers(connection: Connection, message_ids: Collection[str]) -> dict[str, A
 def _trees(connection: Connection, thread_ids: Collection[str]) -> dict[str, tuple[str | None, str, str]]:
     """Of each message in these threads: parent, role, text."""
     tree: dict[str, tuple[str | None, str, str]] = {}
-    for some in _pages(thread_ids):
+    for some in pages(thread_ids):
         query = select(messages.c.id, messages.c.parent_id, messages.c.role, messages.c.text)
         for row in connection.execute(query.where(messages.c.thread_id.in_(some))):
             tree[row.id] = (row.parent_id, row.role, row.text)
@@ -138,18 +137,12 @@ def _path(tree: Mapping[str, tuple[str | None, str, str]], at: str | None) -> tu
 
 def _logs(connection: Connection, turn_ids: Collection[str]) -> dict[str, list[ev.Event]]:
     logs: dict[str, list[ev.Event]] = {}
-    for some in _pages(turn_ids):
+    for some in pages(turn_ids):
         query = select(events.c.turn_id, events.c.type, events.c.data).where(events.c.turn_id.in_(some))
         for row in connection.execute(query.order_by(events.c.seq)):
             if row.type in ev.TYPES:
                 logs.setdefault(row.turn_id, []).append(ev.from_wire(orjson.loads(row.data)))
     return logs
-
-
-def _pages(ids: Collection[str]) -> Iterator[Sequence[str]]:
-    listed = sorted(ids)
-    for start in range(0, len(listed), PAGE):
-        yield listed[start : start + PAGE]
 
 
 # ---------------------------------------------------------------------- decisions
@@ -193,7 +186,7 @@ def forget(connection: Connection, owner: str) -> list[str]:
     )
     unwanted = or_(feedback.c.owner_id == owner, feedback.c.message_id.in_(theirs), feedback.c.other_id.in_(theirs))
     gone = list(connection.execute(select(feedback.c.id).where(unwanted)).scalars())
-    for some in _pages(gone):
+    for some in pages(gone):
         connection.execute(delete(curation).where(curation.c.feedback_id.in_(some)))
         connection.execute(delete(feedback).where(feedback.c.id.in_(some)))
     return gone

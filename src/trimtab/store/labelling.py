@@ -9,15 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 
-from .imports import OWNERS
-from .schema import feedback, messages, threads, users
+from .imports import FILES
+from .schema import feedback, messages, threads
 
 NEWEST = 2000
 """Answers that are looked at, the newest first."""
-
-
-_FILES = select(users.c.id).where(users.c.name.in_(list(OWNERS.values())))
-"""Who "said" what files say: nobody."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Open:
 def visible(connection: Connection, owner: str, *, anybody: bool) -> ColumnElement[bool]:
     """Which answers a person may see: their own, those from files, and where allowed everybody's whose owner has not
     said of them that they must not train."""
-    seen = (threads.c.owner_id == owner) | threads.c.owner_id.in_(_FILES)
+    seen = (threads.c.owner_id == owner) | threads.c.owner_id.in_(FILES)
     if anybody:
         other = feedback.alias()
         refused = exists().where(
@@ -88,7 +84,7 @@ def votes(connection: Connection, owner: str, *, anybody: bool = False) -> list[
         .join(messages, messages.c.id == feedback.c.message_id)
         .join(threads, threads.c.id == messages.c.thread_id)
         .where(visible(connection, owner, anybody=anybody), feedback.c.kind.in_(("thumb", "preference")))
-        .where(feedback.c.owner_id.not_in(_FILES))
+        .where(feedback.c.owner_id.not_in(FILES))
         .order_by(feedback.c.updated_at)
     )
     for row in connection.execute(query):
@@ -122,7 +118,7 @@ def _said(connection: Connection, kind: str, *also: ColumnElement[bool]) -> dict
     """Who has given such feedback, by answer and the other answer."""
     found: dict[tuple[str, str], set[str]] = {}
     query = select(feedback.c.message_id, feedback.c.other_id, feedback.c.owner_id)
-    by_people = feedback.c.owner_id.not_in(_FILES)
+    by_people = feedback.c.owner_id.not_in(FILES)
     for row in connection.execute(query.where(feedback.c.kind == kind, by_people, *also)):
         found.setdefault((row.message_id, row.other_id), set()).add(row.owner_id)
     return found

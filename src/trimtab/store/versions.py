@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, select, update
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from .alignment import promotions, serving, version_rows, versions
+from .pages import pages
 from .schema import feedback, messages
 
 CANDIDATE, READY, HELD, RETIRED = "candidate", "ready", "held", "retired"
@@ -248,11 +249,8 @@ def ratings(connection: Connection, version_id: str) -> tuple[int, int]:
 
 
 def _remember_rows(connection: Connection, version_id: str, ids: Iterable[str]) -> None:
-    wanted = list(dict.fromkeys(ids))
-    for start in range(0, len(wanted), 500):
-        owners = connection.execute(
-            select(feedback.c.id, feedback.c.owner_id).where(feedback.c.id.in_(wanted[start : start + 500]))
-        )
+    for some in pages(ids):
+        owners = connection.execute(select(feedback.c.id, feedback.c.owner_id).where(feedback.c.id.in_(some)))
         rows = [{"version_id": version_id, "feedback_id": row_id, "owner_id": owner} for row_id, owner in owners]
         if rows:
             connection.execute(version_rows.insert(), rows)
