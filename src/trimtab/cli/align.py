@@ -156,21 +156,21 @@ def score(
 ) -> None:
     """Score an answer with a trained reward model. 0 is the base model's average answer, 1 a deviation better."""
     jobs = _jobs()
-    found = [_find(jobs, job)] if job else list(reversed(jobs.listed()))
-    folder = next((j.work / "reward" for j in found if (j.work / "reward" / "reward.json").exists()), None)
-    if folder is None:
+    several = [_find(jobs, job)] if job else reversed(jobs.listed())
+    found = next((one for one in several if (one.work / "reward" / "reward.json").exists()), None)
+    if found is None:
         from trimtab.domain.errors import NotFound
 
         raise NotFound("No reward model was trained yet. Train one: trimtab align demo")
-    from trimtab.align.base import load_base
     from trimtab.align.network import Network
     from trimtab.align.reward_model import RewardModel
     from trimtab.domain.judgement import Said
+    from trimtab.works.align import Resolved
 
-    order = next(j for j in found if j.work / "reward" == folder).recipe
-    base = load_base(_unpacked(order["resolved"]))
-    network = Network(base, trunk_layers=order["recipe"]["policy"]["trunk_layers"])
-    typer.echo(f"{RewardModel.load(network, base, folder).score([Said('user', prompt)], completion):+.3f}")
+    base = Resolved(**found.recipe["resolved"]).base()
+    network = Network(base, trunk_layers=found.recipe["recipe"]["policy"]["trunk_layers"])
+    model = RewardModel.load(network, base, found.work / "reward")
+    typer.echo(f"{model.score([Said('user', prompt)], completion):+.3f}")
 
 
 # ---------------------------------------------------------------------- ordering and following
@@ -183,12 +183,13 @@ def _recipe(name: str, data: Mapping[str, Any], method: str, steps: int | None, 
 
 def _order(recipe: Mapping[str, Any], detach: bool, as_json: bool) -> None:
     """Through the running server if there is one, else in this process's own foreman."""
+    import asyncio
+
     from trimtab.cli.talk import checked, running_server
     from trimtab.settings import Settings
 
     settings = Settings.load()
     if (server := running_server(settings)) is not None:
-        import asyncio
 
         async def send() -> Any:
             async with server:
@@ -201,8 +202,6 @@ def _order(recipe: Mapping[str, Any], detach: bool, as_json: bool) -> None:
             _follow(jobs, jobs.get(job_id), as_json)
         return
     with _trainings() as trainings:
-        import asyncio
-
         job = asyncio.run(trainings.submit("align", recipe, by="local"))
         typer.echo(f"Job {job.id} is queued.", err=True)
         if detach:
@@ -326,10 +325,3 @@ def _ended(console: Console, jobs: Jobs, job: Job) -> None:
     console.print(
         f"Version: {state.result['version']}. Let it answer: trimtab models promote {state.result['version']}"
     )
-
-
-def _unpacked(resolved: Mapping[str, Any]) -> Path:
-    from trimtab.llm.unpacked import safetensors_folder
-
-    folder = f"{resolved['base_name']}.{resolved['base_sha256'][:16]}.fp32"
-    return safetensors_folder(Path(resolved["weights"]), Path(resolved["models_dir"]) / "prepared" / folder)

@@ -24,7 +24,7 @@ from trimtab.align import bundled, dataset, reward_model, rlhf, sft, trl_methods
 from trimtab.align.adapter import Adapter, LoraConfig, read_adapter
 from trimtab.align.agreement import choose_forms
 from trimtab.align.ai_preferences import Responses, mix, preferences_from
-from trimtab.align.base import load_base
+from trimtab.align.base import Base, load_base
 from trimtab.align.constitution import Constitution
 from trimtab.align.evaluation import Examiner, Prompt
 from trimtab.align.gate import Evidence, Rules, Verdict, decide
@@ -55,6 +55,9 @@ from trimtab.registry.registry import Registry
 
 from . import parity
 
+CONTEXT = 2048
+"""Tokens a conversation may have when the served model is asked what it says."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -75,7 +78,11 @@ class Resolved:
     """Folder of people's feedback, curated; empty when none is used."""
     constitution: str = ""
     """A constitution of the operator's own; empty is the bundled one."""
-    context: int = 2048
+
+    def base(self, *, threads: int | None = None) -> Base:
+        """The base's weights, unpacked beside them the first time."""
+        folder = Path(self.models_dir) / "prepared" / f"{self.base_name}.{self.base_sha256[:16]}.fp32"
+        return load_base(safetensors_folder(Path(self.weights), folder), threads=threads)
 
 
 def work(job: Job, report: Report) -> Mapping[str, Any]:
@@ -103,9 +110,8 @@ class Alignment:
     def __init__(self, recipe: Recipe, resolved: Resolved, job: Job, report: Report) -> None:
         self.recipe, self.resolved, self.job, self.report = recipe, resolved, job, report
         self.work = job.work
-        folder = Path(resolved.models_dir) / "prepared" / f"{resolved.base_name}.{resolved.base_sha256[:16]}.fp32"
         self.report.tell("base", text="Unpacking the base model")
-        self.base = load_base(safetensors_folder(Path(resolved.weights), folder), threads=physical_cores())
+        self.base = resolved.base(threads=physical_cores())
         self.network = Network(self.base, trunk_layers=recipe.policy.trunk_layers)
         self.examiner = Examiner(self.network, self.base, seed=recipe.seed + 7)
         self.registry = Registry(Path(resolved.versions_dir))
@@ -383,7 +389,7 @@ class Alignment:
             model=self.resolved.weights,
             engine=self.resolved.engine,  # type: ignore[arg-type]
             log_path=self.work / "engine.log",
-            context=self.resolved.context,
+            context=CONTEXT,
             tools_mode="none",
             api_key=SecretStr(""),
         )
