@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from browser.steps import answered, fits, idle, shot, versions
 from running import Running, checked
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
-QUESTION = "Tell me about the sea."
 TEN = [
     f"Tell me about {what}."
     for what in ("bread", "rain", "owls", "chess", "tea", "glass", "maps", "salt", "ice", "wool")
@@ -30,10 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
     assert running.stop() == 0
 
 
-def idle(page: Page) -> None:
-    page.locator("[data-test-script-state='notRunning']").wait_for()
-
-
 def opened(page: Page, server: Running, view: str, part: str = "") -> None:
     page.goto(f"{server.ui_url}/align")
     page.get_by_text("Feedback and a written constitution train").wait_for()
@@ -42,38 +38,10 @@ def opened(page: Page, server: Running, view: str, part: str = "") -> None:
         idle(page)
 
 
-def shot(page: Page, shots: Path, name: str, height: int = 860) -> None:
-    size = page.viewport_size or {"width": 1280, "height": 860}
-    page.set_viewport_size({"width": size["width"], "height": height})
-    page.wait_for_timeout(800)
-    page.screenshot(path=shots / f"{name}.png")
-
-
-def fits(page: Page) -> bool:
-    return bool(page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
-
-
-def versions(server: Running) -> dict[str, dict[str, Any]]:
-    with server.client as client:
-        return {v["name"]: v for v in checked(client.get("/v1/versions"))["versions"]}
-
-
 def in_force(server: Running) -> dict[str, Any]:
     with server.client as client:
         found: dict[str, Any] = checked(client.get("/v1/align/constitution"))
     return found
-
-
-def answered(page: Page, server: Running, question: str = QUESTION) -> str:
-    """Ask in a new chat; the line under the answer."""
-    page.goto(server.ui_url)
-    box = page.locator(".st-key-ask textarea")
-    box.wait_for()
-    box.fill(question)
-    box.press("Enter")
-    line = page.locator("[class*='st-key-answer-']").last.get_by_text(re.compile("How this was answered"))
-    line.wait_for(timeout=120_000)
-    return line.inner_text()
 
 
 def rate_ten(page: Page, server: Running, base: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from browser.steps import idle, shot
 from running import Running, checked
 
 if TYPE_CHECKING:
@@ -65,23 +66,15 @@ def press(page: Page, key: str, before: str) -> None:
     )
 
 
-def idle(page: Page) -> None:
-    """The page is drawn to its end: what is clicked or typed into now stays."""
-    page.locator("[data-test-script-state='notRunning']").wait_for()
-
-
-def shot(page: Page, shots: Path, name: str) -> None:
-    page.wait_for_timeout(600)
-    page.screenshot(path=shots / f"{name}.png")
-
-
 def test_answers_are_compared_blind_with_two_keys_and_a_word_can_be_taken_back(
     page: Page, server: Running, shots: Path
 ) -> None:
     good = {better for _, better, _ in PAIRS}
     opened(page, server, "Compare")
     page.locator(".st-key-label-pair").wait_for()
-    assert page.locator(".st-key-label-consent input").is_checked(), "what is said trains, and the page says it does not"
+    assert page.locator(".st-key-label-consent input").is_checked(), (
+        "what is said trains, and the page says it does not"
+    )
     shot(page, shots, "label-compare")
     first = asked(page)
     press(page, "a" if any(text in side(page, "a") for text in good) else "b", first)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from browser.steps import fits, idle, shot
 from running import Running
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 SLOW = 120_000
+WHOLE = 1500
+"""The height of a window that shows all of a page."""
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +36,12 @@ def opened(page: Page, server: Running, view: str = "") -> None:
         page.get_by_role("radio", name=view, exact=True).click()
 
 
-def idle(page: Page) -> None:
-    page.locator("[data-test-script-state='notRunning']").wait_for()
-
-
-def shot(page: Page, shots: Path, name: str, *, whole: bool = False) -> None:
-    if whole:  # the page scrolls inside itself, so a picture of all of it needs a tall window
-        size = page.viewport_size or {"width": 1280, "height": 860}
-        page.set_viewport_size({"width": size["width"], "height": 1500})
-    page.wait_for_timeout(800)
-    page.screenshot(path=shots / f"{name}.png")
-
-
 def square(page: Page, number: int) -> Locator:
     return page.locator(f"[class*='st-key-cell-{number - 1}-'] button")
 
 
 def stones(page: Page) -> str:
     return "".join(text if text in "XO" else "." for n in range(1, 10) for text in [square(page, n).inner_text()])
-
-
-def fits(page: Page) -> bool:
-    return bool(page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
 
 
 def test_a_newcomer_trains_a_player_and_watches_its_curve_grow(page: Page, server: Running, shots: Path) -> None:
@@ -65,7 +52,7 @@ def test_a_newcomer_trains_a_player_and_watches_its_curve_grow(page: Page, serve
     shot(page, shots, "learn-train")
     page.locator(".tt-badge").get_by_text("passed", exact=True).wait_for(timeout=SLOW)
     page.get_by_text("the reward model's score of a completion").first.wait_for()
-    shot(page, shots, "learn-curve", whole=True)
+    shot(page, shots, "learn-curve", WHOLE)
 
 
 def test_a_game_is_played_taken_back_and_never_won(page: Page, server: Running, shots: Path) -> None:
@@ -130,11 +117,11 @@ def test_a_phone_has_room_for_the_board(page: Page, server: Running, shots: Path
     opened(page, server)
     page.locator(".st-key-learn-board").wait_for(timeout=SLOW)
     idle(page)
-    shot(page, shots, "phone-learn-play", whole=True)
+    shot(page, shots, "phone-learn-play", WHOLE)
     assert fits(page)
     lefts = [square(page, n).bounding_box()["x"] for n in (1, 4, 7)]  # type: ignore[index]
     assert max(lefts) - min(lefts) < 2
     page.get_by_role("radio", name="Watch", exact=True).click()
     page.get_by_text("step 0 of").wait_for()
-    shot(page, shots, "phone-learn-watch", whole=True)
+    shot(page, shots, "phone-learn-watch", WHOLE)
     assert fits(page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import Connection
 
+from browser.steps import QUESTION, answered, fits, idle, shot
+from browser.steps import versions as versions_of
 from running import Running, checked
 from tiny_adapter import adapter
 from trimtab.app import open_database
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
-QUESTION = "Tell me about the sea."
 EVIL = "![x](http://evil.example/x.png) <img src=http://evil.example/y>"
 
 
@@ -39,14 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
     assert running.stop() == 0
 
 
-def listed(server: Running) -> dict[str, dict[str, Any]]:
-    with server.client as client:
-        return {v["name"]: v for v in checked(client.get("/v1/versions"))["versions"]}
-
-
 def add(server: Running, name: str, seed: int, evidence: dict[str, Any], shaped_by: list[str]) -> str:
     """A version as a training would leave it: files in the registry, evidence and rows in the database."""
-    (base,) = (v for v in listed(server).values() if v["kind"] == "base")
+    (base,) = (v for v in versions_of(server).values() if v["kind"] == "base")
     settings = Settings.load(home=server.home)
     weights = shelf.resolve_model(catalogue.DEFAULT_CHAT, settings.models_dir)
     with server.client as client:
@@ -101,10 +96,6 @@ def opened(page: Page, server: Running) -> None:
     page.locator(".tt-badge").get_by_text("answers", exact=True).first.wait_for()
 
 
-def idle(page: Page) -> None:
-    page.locator("[data-test-script-state='notRunning']").wait_for()
-
-
 def choose(page: Page, name: str) -> None:
     page.locator(".st-key-models-chosen input").click()
     page.get_by_role("option", name=name, exact=True).click()
@@ -117,25 +108,6 @@ def part(page: Page, name: str) -> None:
     idle(page)
 
 
-def shot(page: Page, shots: Path, name: str, height: int = 860) -> None:
-    size = page.viewport_size or {"width": 1280, "height": 860}
-    page.set_viewport_size({"width": size["width"], "height": height})
-    page.wait_for_timeout(800)
-    page.screenshot(path=shots / f"{name}.png")
-
-
-def answered(page: Page, server: Running, thread: str = "") -> str:
-    """Ask in a new chat; the line under the answer."""
-    page.goto(server.ui_url + thread)
-    box = page.locator(".st-key-ask textarea")
-    box.wait_for()
-    box.fill(QUESTION)
-    box.press("Enter")
-    line = page.locator("[class*='st-key-answer-']").last.get_by_text(re.compile("How this was answered"))
-    line.wait_for(timeout=120_000)
-    return line.inner_text()
-
-
 def test_one_reads_how_a_version_comes_to_be_while_there_is_none(page: Page, server: Running, shots: Path) -> None:
     opened(page, server)
     page.get_by_text("How a version comes to be").wait_for()
@@ -144,7 +116,7 @@ def test_one_reads_how_a_version_comes_to_be_while_there_is_none(page: Page, ser
 
 
 def test_a_version_is_promoted_chatted_with_and_rolled_back(page: Page, server: Running, shots: Path) -> None:
-    base = next(iter(listed(server)))
+    base = next(iter(versions_of(server)))
     assert base in answered(page, server)
     page.locator("[data-testid='stFeedback'] button").last.click()
     page.locator("[class*='st-key-reason-'] input").first.wait_for()
@@ -192,7 +164,7 @@ def test_a_held_version_takes_a_tick_and_a_reason(page: Page, server: Running, s
     page.locator(".st-key-promote button").click()
     page.locator(".st-key-promote-yes button").click()
     page.get_by_text("it takes the tick and a reason").wait_for()
-    assert not listed(server)["wordy"]["serving"]
+    assert not versions_of(server)["wordy"]["serving"]
     page.get_by_text("Promote it anyway").click()
     page.locator(".st-key-promote-reason input").fill("We like it long.")
     page.locator(".st-key-promote-reason input").press("Tab")
@@ -200,11 +172,11 @@ def test_a_held_version_takes_a_tick_and_a_reason(page: Page, server: Running, s
     shot(page, shots, "models-anyway")
     page.locator(".st-key-promote-yes button").click()
     page.get_by_text("wordy answers from the next question on.").wait_for(timeout=120_000)
-    assert listed(server)["wordy"]["serving"]
+    assert versions_of(server)["wordy"]["serving"]
     with sqlite3.connect(server.home / "trimtab.db") as database:
         (reason,) = database.execute("SELECT reason FROM promotions ORDER BY seq DESC LIMIT 1").fetchone()
     assert reason == "against the gate (held). We like it long."
-    assert made == listed(server)["wordy"]["id"]
+    assert made == versions_of(server)["wordy"]["id"]
 
 
 def test_two_versions_are_asked_the_same_and_stand_side_by_side(page: Page, server: Running, shots: Path) -> None:
@@ -238,8 +210,7 @@ def test_the_card_and_the_lineage_are_read(page: Page, server: Running, shots: P
     page.get_by_text("Where it comes from").wait_for()
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(500)
-    wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0
+    assert fits(page)
     shot(page, shots, "phone-models", 1400)
 
 
@@ -249,7 +220,7 @@ def test_somebody_else_is_told_who_may_promote(server: Running) -> None:
         key = people.create_key(connection, "ann", "test")
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60) as ann:
-        made = listed(server)["salty"]["id"]
+        made = versions_of(server)["salty"]["id"]
         refused = ann.post(f"/v1/versions/{made}/promote", json={})
         assert refused.status_code == 403
         assert "Only whoever runs this" in json.loads(refused.text)["error"]["message"]

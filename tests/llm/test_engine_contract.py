@@ -220,7 +220,7 @@ def lora(folder: Path) -> Path:
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 32.0)
+    writer.add_float32("adapter.lora.alpha", 64.0)
     for layer in range(0, 30, 5):
         name = f"blk.{layer}.ffn_down.weight"
         writer.add_tensor(name + ".lora_a", random.normal(0, 0.05, (4, 1536)).astype(np.float32))

@@ -11,12 +11,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from trimtab.align.recipe import Recipe, checked
-from trimtab_ui import align_form, session
+from trimtab_ui import align_form
 from trimtab_ui.align_seen import Seen
+from ui.driven import EVIL, click, shown
 from ui.standin import Standin, problem
-from ui.test_ui_pages import shown
 
-EVIL = "![x](http://evil.example/x.png) <img src=http://evil.example/y>"
 TEXT = "name: ours\nprinciples:\n  - id: kind\n    heading: Is kind\n"
 
 
@@ -75,11 +74,8 @@ class Aligning(Standin):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Aligning:
-    standin = Aligning()
-    client = standin.client()
-    monkeypatch.setattr(session, "client", lambda: client)
-    return standin
+def standin() -> Aligning:
+    return Aligning()
 
 
 def align_page(view: str = "", part: str = "") -> AppTest:
@@ -97,12 +93,6 @@ def align_page(view: str = "", part: str = "") -> AppTest:
     if part:
         app.session_state["constitution-part"] = part
     app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def click(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click().run()
     assert not app.exception, app.exception
     return app
 

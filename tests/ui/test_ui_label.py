@@ -7,19 +7,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from trimtab_ui import session
+from ui.driven import EVIL, MAIN, click, shown
 from ui.standin import Standin, an_answer, question
-from ui.test_ui_pages import MAIN, shown
-
-EVIL = "![x](http://evil.example/x.png) <img src=http://evil.example/y>"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Standin:
-    standin = Standin()
-    client = standin.client()
-    monkeypatch.setattr(session, "client", lambda: client)
-    return standin
 
 
 def item(name: str, *texts: str) -> dict[str, Any]:
@@ -39,12 +28,6 @@ def label_page(view: str = "rate") -> AppTest:
     app = AppTest.from_function(script, default_timeout=20)
     app.session_state["label-view"] = view
     app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def click(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click().run()
     assert not app.exception, app.exception
     return app
 

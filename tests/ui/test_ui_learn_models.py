@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from trimtab_ui import session
+from ui.driven import EVIL, MAIN, click, shown
 from ui.standin import Standin, a_version, an_answer, problem, question
-from ui.test_ui_pages import MAIN, shown
 
-EVIL = "![x](http://evil.example/x.png) <img src=http://evil.example/y>"
 POINT = {
     "id": "job_1/000005", "update": 5, "games": 20_480, "seconds": 1.5, "reward": 0.4, "entropy": 1.2,
     "value_loss": 0.1, "lost_as_x": 0, "lines_as_x": 80, "lost_as_o": 31, "lines_as_o": 500, "given_away": 60,
@@ -19,14 +17,6 @@ POINT = {
     "done": False,
 }  # fmt: skip
 PROVED = {**POINT, "id": "job_1/000010", "update": 10, "games": 40_960, "lost_as_o": 0, "given_away": 0, "done": True}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Standin:
-    standin = Standin()
-    client = standin.client()
-    monkeypatch.setattr(session, "client", lambda: client)
-    return standin
 
 
 def a_training(status: str = "done", *points: dict[str, Any]) -> dict[str, Any]:
@@ -51,12 +41,6 @@ def opened(page: str, **state: Any) -> AppTest:
     for name, value in state.items():
         app.session_state[name.replace("_", "-")] = value
     app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def click(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click().run()
     assert not app.exception, app.exception
     return app
 

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import httpx
-import pytest
 from streamlit.testing.v1 import AppTest
 
-import trimtab_ui
-from trimtab_ui import session
+from ui.driven import MAIN, shown
 from ui.standin import Standin, an_answer, question
-
-MAIN = Path(trimtab_ui.__file__).parent / "main.py"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Standin:
-    standin = Standin()
-    client = standin.client()
-    monkeypatch.setattr(session, "client", lambda: client)
-    return standin
 
 
 def opened(thread: str = "", page: str = "") -> AppTest:
@@ -33,13 +20,6 @@ def opened(thread: str = "", page: str = "") -> AppTest:
         app.switch_page(page).run()
     assert not app.exception, app.exception
     return app
-
-
-def shown(app: AppTest) -> str:
-    """Everything drawn as HTML, and the labels around it."""
-    bodies = [node.proto.body for node in app.get("html")]
-    labels = [e.label for e in app.expander] + [b.label for b in app.button]
-    return "\n".join([*bodies, *labels])
 
 
 def test_the_first_page_offers_questions_that_can_be_answered(server: Standin) -> None:

@@ -39,7 +39,7 @@ class ChatWriter:
         Unavailable: the model did not answer; its own error is the cause.
         """
         try:
-            answer = self._model.invoke([_message(said) for said in messages])
+            answer = self._model.invoke([as_message(said) for said in messages])
         except TrimtabError:
             raise
         except Exception as error:
@@ -51,7 +51,8 @@ class ChatWriter:
         return str(answer.text)[:MOST_CHARACTERS].strip()
 
 
-def _message(said: Said) -> BaseMessage:
+def as_message(said: Said) -> BaseMessage:
+    """As LangChain's models take it."""
     if said.role == "system":
         return SystemMessage(said.content)
     return AIMessage(said.content) if said.role == "assistant" else HumanMessage(said.content)

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from trimtab.align.adapter import Adapter
 from trimtab.align.base import Base
 from trimtab.align.evaluation import GREEDY, Prompt
 from trimtab.align.network import Network
+from trimtab.align.policy import logprobs_of
 from trimtab.align.rollouts import Draw, TorchSampler
-from trimtab.domain.judgement import Said
+from trimtab.align.writer import as_message
 from trimtab.llm.served import ServingOptions, serve
 
 TOKENS = 12
@@ -60,17 +59,12 @@ _Words = list[tuple[str, str, float]]
 def _trained(network: Network, base: Base, prompts: Sequence[Prompt], adapter: Adapter | None) -> _Words:
     ids = [base.prompt_ids(prompt) for prompt in prompts]
     drawn = TorchSampler(network, base.end_ids)(ids, adapter, Draw(GREEDY, TOKENS), 0)
-    found = []
-    for completion in drawn:
-        first = _first_logprob(network, completion.prompt_ids, completion.ids[0], adapter)
-        found.append((base.text_of(completion.ids).strip(), base.text_of(completion.ids[:1]), first))
-    return found
-
-
-@torch.no_grad()
-def _first_logprob(network: Network, prompt: Sequence[int], token: int, adapter: Adapter | None) -> float:
-    x = network.upper(network.trunk(torch.tensor([list(prompt)])), adapter)[0, -1]
-    return float(torch.log_softmax(network.logits(x), -1)[token])
+    # Drawn greedily, said as the engine says it: at temperature 1.
+    first = logprobs_of(network, drawn, adapter, temperature=1.0)[:, 0].tolist()
+    return [
+        (base.text_of(one.ids).strip(), base.text_of(one.ids[:1]), logprob)
+        for one, logprob in zip(drawn, first, strict=True)
+    ]
 
 
 async def _served(
@@ -91,15 +85,9 @@ async def _served(
 async def _asked(model: BaseChatModel, prompt: Prompt, room: asyncio.Semaphore) -> tuple[str, str, float]:
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": TOKENS, "logprobs": True}
     async with room:
-        answer = await model.ainvoke([_message(said) for said in prompt], **options)
+        answer = await model.ainvoke([as_message(said) for said in prompt], **options)
     tokens = answer.response_metadata.get("logprobs", {}).get("content") or [{"token": "", "logprob": 0.0}]
     return str(answer.text).strip(), str(tokens[0]["token"]), float(tokens[0]["logprob"])
-
-
-def _message(said: Said) -> BaseMessage:
-    if said.role == "system":
-        return SystemMessage(said.content)
-    return AIMessage(said.content) if said.role == "assistant" else HumanMessage(said.content)
 
 
 def _parity(trained: _Words, served: _Words) -> Parity:
