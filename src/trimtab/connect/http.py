@@ -181,6 +181,27 @@ class Http:
             sent |= checked_headers({"Idempotency-Key": idempotency_key})
         return await self._send(method.upper(), target, sent, body, keyed=bool(idempotency_key), ok=ok)
 
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        idempotency_key: str = "",
+        ok: tuple[int, ...] = (),
+    ) -> Reply:
+        """Send a request whose complete URL and body were written elsewhere, for services with ways of their own.
+
+        Quoting arguments into `url` is the caller's business; where it leads is checked like that of any other.
+        Statuses and errors as in `request`.
+        """
+        sent = checked_headers(headers or {})
+        if idempotency_key:
+            sent |= checked_headers({"Idempotency-Key": idempotency_key})
+        target = self._reach.free(url)
+        return await self._send(method.upper(), target, sent, content, keyed=bool(idempotency_key), ok=ok)
+
     async def _send(
         self,
         method: str,
