@@ -20,11 +20,12 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+import httpx
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
 from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabError, Unavailable
-from trimtab.domain.tool import ToolInfo, ToolOutcome
+from trimtab.domain.tool import Effect, ToolInfo, ToolOutcome
 
 from . import schema
 from .binding import checked, langchain_tool, run_tool, tool_info
@@ -32,6 +33,7 @@ from .declare import Connector, Declaration
 from .discovery import GROUP, connector_in, installed
 from .http import Credential, Http
 from .reach import Reach
+from .standing import CALLER, Standing, read_only
 from .transport import PinnedTransport, Resolver, system_resolver
 
 KEPT_ERRORS = 20
@@ -65,6 +67,10 @@ class ConnectOptions:
     ca_file: str = ""
     """Certificate authorities to trust instead of the built-in list, as a PEM file."""
     resolver: Resolver = system_resolver
+    below: Callable[[], httpx.AsyncBaseTransport] | None = None
+    """What opens the sockets, under the guard: recordings, a faulty server. None is the network."""
+    standing: Callable[[Connector], Standing] | None = None
+    """Who vouches for a connector. One without a badge runs read-only. None: the caller vouches for all."""
     group: str = GROUP
 
 
@@ -100,6 +106,8 @@ class ConnectorStatus:
     enabled: bool = False
     error: str = ""
     origin: str = ""
+    standing: Standing = CALLER
+    """Whether its tools may do more than read, and why not."""
     calls: int = 0
     failures: int = 0
     seconds: float = 0.0
@@ -244,6 +252,7 @@ class Toolbox:
         started = time.monotonic()
         entry.calls += 1
         try:
+            self._permitted(entry.connector, declared)
             return await self._tracked(self._with_http(entry.connector, declared, arguments))
         except TrimtabError as error:
             entry.failures += 1
@@ -277,6 +286,7 @@ class Toolbox:
             resolver=self._options.resolver,
             ca_file=self._options.ca_file,
             lookup_timeout=connector.limits.connect,
+            inner=self._options.below() if self._options.below else None,
         )
         http = Http(
             reach,
@@ -300,6 +310,13 @@ class Toolbox:
             raise ToolError(f"Connector {connector.name!r} needs {auth.env}. Set it, or turn the connector off.")
         secret = found.get_secret_value()
         return Credential(auth.header, auth.query, auth.prefix + secret), secret
+
+    def _standing(self, connector: Connector) -> Standing:
+        return self._options.standing(connector) if self._options.standing else CALLER
+
+    def _permitted(self, connector: Connector, declared: Declaration) -> None:
+        if declared.effect is not Effect.READ and not (standing := self._standing(connector)).vouched:
+            raise read_only(connector.name, declared.dotted, declared.effect, standing)
 
     def _enabled_at_start(self, name: str) -> bool:
         options = self._options
@@ -337,6 +354,7 @@ class Toolbox:
             tools=tools,
             enabled=entry.enabled,
             origin=entry.origin,
+            standing=self._standing(connector),
             calls=entry.calls,
             failures=entry.failures,
             seconds=entry.seconds,
