@@ -44,17 +44,28 @@ class ConnectorTool(StructuredTool, RunDirectly):
     def _parse_input(self, tool_input: str | dict[str, Any], tool_call_id: str | None) -> str | dict[str, Any]:
         if isinstance(tool_input, str):
             raise InvalidInput(f"{self.name} takes named arguments, not one text. Send a JSON object.")
+        if self._declared.given is not None:
+            return schema.check_given(self._declared.given, tool_input, self.name)
         try:
             return super()._parse_input(tool_input, tool_call_id)
         except ValidationError as error:
             raise schema.problem(error, self.name) from None
 
+    @override
+    def _to_args_and_kwargs(
+        self, tool_input: str | dict[str, Any], tool_call_id: str | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._declared.given is None:
+            return super()._to_args_and_kwargs(tool_input, tool_call_id)
+        # Somebody else's names may be those that LangChain passes by name itself ("config").
+        return (self._parse_input(tool_input, tool_call_id),), {}
+
 
 def langchain_tool(connector: Connector, declared: Declaration, call: Call) -> ConnectorTool:
     """The tool a model is shown. Its artifact is the `ToolOutcome`, its `metadata` holds the `ToolInfo`."""
 
-    async def run(**arguments: Any) -> tuple[str, ToolOutcome]:
-        result = await call(arguments)
+    async def run(*given: Mapping[str, Any], **arguments: Any) -> tuple[str, ToolOutcome]:
+        result = await call(given[0] if given else arguments)
         return result.text, result
 
     return ConnectorTool(
@@ -62,7 +73,7 @@ def langchain_tool(connector: Connector, declared: Declaration, call: Call) -> C
         call,
         name=declared.model_name,
         description=declared.description,
-        args_schema=declared.arguments,
+        args_schema=declared.arguments if declared.given is None else declared.json_schema(),
         coroutine=run,
         response_format="content_and_artifact",
         metadata={METADATA_KEY: tool_info(connector, declared)},
@@ -75,6 +86,8 @@ def checked(declared: Declaration, arguments: Mapping[str, Any], name: str) -> d
     Raises:
         InvalidInput: they do not fit; the message calls the tool `name`.
     """
+    if declared.given is not None:
+        return schema.check_given(declared.given, arguments, name)
     try:
         values = declared.arguments.model_validate(dict(arguments))
     except ValidationError as error:
@@ -105,7 +118,10 @@ async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Ht
     injected = dict.fromkeys(declared.http_parameters, http)
     try:
         async with asyncio.timeout(declared.timeout) as deadline:
-            returned = await declared.function(**arguments, **injected)
+            if declared.given is not None:
+                returned = await declared.function(arguments)
+            else:
+                returned = await declared.function(**arguments, **injected)
         meta = {"tool": declared.dotted}
         shaped = outcome(returned, max_chars=declared.max_chars, meta=meta)
     except (ToolError, InvalidInput) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,13 @@ class Declaration:
     untrusted: bool
     timeout: float
     max_chars: int
+    given: Mapping[str, Any] | None = None
+    """The arguments' JSON schema where it came from elsewhere (MCP, OpenAPI). Then `arguments` is `schema.AsGiven`, and
+    the function is called with the arguments as one mapping."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What a call may send, as JSON schema."""
+        return schema.json_schema(self.arguments) if self.given is None else {"properties": {}, **self.given}
 
 
 class Connector:
@@ -144,12 +151,7 @@ class Connector:
         timeout: float,
         max_chars: int,
     ) -> None:
-        dotted = f"{self.name}.{name}"
-        model_name = name if name == self.name else f"{self.name}_{name}"
-        if not NAME.match(name) or not MODEL_NAME.match(model_name):
-            raise InvalidInput(f"{name!r} cannot name a tool: use a-z, 0-9 and _, at most 31, a letter first.")
-        if name in self.tools:
-            raise InvalidInput(f"{dotted} is declared twice. Rename one of the functions.")
+        dotted, model_name = self._names(name)
         if not inspect.iscoroutinefunction(function):
             raise InvalidInput(f"{dotted} must be an async function: write 'async def {name}'.")
         if isinstance(examples, str):
@@ -172,3 +174,35 @@ class Connector:
             timeout=timeout,
             max_chars=max_chars,
         )
+
+    def declare(
+        self, name: str, function: Callable[..., Awaitable[Any]], given: Mapping[str, Any], **facts: Any
+    ) -> None:
+        """Declare a tool whose arguments a JSON schema from elsewhere describes. `function` is given them as one
+        mapping. `facts` are `description`, `effect`, `examples`, `untrusted`, `timeout` and `max_chars`.
+
+        Raises:
+            InvalidInput: the name cannot be one, or is taken.
+        """
+        dotted, model_name = self._names(name)
+        defaults = {"examples": (), "untrusted": True, "timeout": 20.0, "max_chars": 6000}
+        self.tools[name] = Declaration(
+            name=name,
+            dotted=dotted,
+            model_name=model_name,
+            function=function,
+            arguments=schema.AsGiven,
+            http_parameters=(),
+            given=given,
+            **{**defaults, **facts},
+        )
+
+    def _names(self, name: str) -> tuple[str, str]:
+        """What people and the model call a tool, when it may be called that."""
+        dotted = f"{self.name}.{name}"
+        model_name = name if name == self.name else f"{self.name}_{name}"
+        if not NAME.match(name) or not MODEL_NAME.match(model_name):
+            raise InvalidInput(f"{name!r} cannot name a tool: use a-z, 0-9 and _, at most 31, a letter first.")
+        if name in self.tools:
+            raise InvalidInput(f"{dotted} is declared twice. Rename one of the functions.")
+        return dotted, model_name

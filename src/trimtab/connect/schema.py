@@ -6,7 +6,9 @@ none, so no argument is without limit. What cannot be closed is refused when the
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import re
 import textwrap
 import types
@@ -14,6 +16,7 @@ import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
+from jsonschema import Draft202012Validator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
@@ -153,6 +156,31 @@ def _insist_on_closed(schema: Any, dotted: str, where: str = "") -> None:
                 _insist_on_closed(inner, dotted, name)
         elif key in ("items", "anyOf", "oneOf", "allOf", "additionalProperties", "prefixItems"):
             _insist_on_closed(value, dotted, where or key)
+
+
+class AsGiven(BaseModel):
+    """Stands in for the arguments of a tool whose JSON schema came from elsewhere (MCP, OpenAPI)."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _validator(given: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(given))
+
+
+def check_given(given: Mapping[str, Any], arguments: Mapping[str, Any], tool: str) -> dict[str, Any]:
+    """The arguments, when a JSON schema from elsewhere allows them. What it does not name is refused.
+
+    Raises:
+        InvalidInput: they do not fit; names each that does not.
+    """
+    closed = {"type": "object", **given, "additionalProperties": False}
+    found = _validator(json.dumps(closed, sort_keys=True)).iter_errors(dict(arguments))
+    problems = sorted(found, key=lambda error: [str(step) for step in error.path])[:5]
+    if problems:
+        said = "; ".join(f"{'.'.join(map(str, e.path)) or 'arguments'}: {e.message[:300]}" for e in problems)
+        fields = [str(error.path[0]) for error in problems if error.path]
+        raise InvalidInput(f"{tool} was not called, its arguments do not fit. {said}.", fields=fields)
+    return dict(arguments)
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

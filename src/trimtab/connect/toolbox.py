@@ -14,7 +14,7 @@ import functools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import ModuleType
@@ -27,7 +27,6 @@ from pydantic import SecretStr
 from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabError, Unavailable
 from trimtab.domain.tool import Effect, ToolInfo, ToolOutcome
 
-from . import schema
 from .binding import checked, langchain_tool, run_tool, tool_info
 from .declare import Connector, Declaration
 from .discovery import GROUP, connector_in, installed
@@ -137,6 +136,7 @@ class Toolbox:
         self._tools: dict[str, tuple[_Entry, Declaration]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
 
     @classmethod
     def discover(cls, options: ConnectOptions = ConnectOptions()) -> Toolbox:
@@ -172,6 +172,16 @@ class Toolbox:
             self._tools[declared.model_name] = self._tools[declared.dotted] = (entry, declared)
         self._entries[connector.name] = entry
         return connector
+
+    def remove(self, name: str) -> None:
+        """Forget a connector that was added; calls to its tools are unknown from now on. Raises `NotFound`."""
+        entry = self._entry(name)
+        del self._entries[name]
+        self._tools = {known: found for known, found in self._tools.items() if found[0] is not entry}
+
+    def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something that connectors need (a process, a connection) closed after them."""
+        self._at_close.append(close)
 
     @property
     def connectors(self) -> list[ConnectorStatus]:
@@ -235,6 +245,7 @@ class Toolbox:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*(close() for close in self._at_close), return_exceptions=True)
 
     def _caller(self, entry: _Entry, declared: Declaration) -> Callable[[Mapping[str, Any]], Any]:
         async def call(arguments: Mapping[str, Any]) -> ToolOutcome:
@@ -342,7 +353,7 @@ class Toolbox:
         if connector.auth:
             auth = "ready" if self._options.secret(connector.auth.env) else f"missing {connector.auth.env}"
         tools = tuple(
-            ToolStatus(declared.dotted, tool_info(connector, declared), schema.json_schema(declared.arguments))
+            ToolStatus(declared.dotted, tool_info(connector, declared), declared.json_schema())
             for _, declared in sorted(connector.tools.items())
         )
         return ConnectorStatus(
