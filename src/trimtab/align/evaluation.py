@@ -1,7 +1,7 @@
 """Measuring a version beside the one it would replace, on prompts that neither training nor its stopping point saw.
 
 Both answer the same prompts with the same random numbers. What comes out is half of the gate's evidence; the other
-half needs the engine that serves (`works/align.py`).
+half needs the engine that serves (`works/examination.py`).
 """
 
 from __future__ import annotations
