@@ -119,7 +119,7 @@ async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Ht
     try:
         async with asyncio.timeout(declared.timeout) as deadline:
             if declared.given is not None:
-                returned = await declared.function(arguments)
+                returned = await declared.function(arguments, **injected)
             else:
                 returned = await declared.function(**arguments, **injected)
         meta = {"tool": declared.dotted}
