@@ -16,24 +16,27 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from sqlalchemy import Connection
 
+from trimtab.align.jobs import Jobs
 from trimtab.connect.discovery import in_file
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
 from trimtab.domain.ownership import FolderLock
+from trimtab.orchestrator.best_of import MOST
 from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.registry.registry import Registry
+from trimtab.reward import RewardModels
 from trimtab.settings import Settings
 from trimtab.store import people, runners, threads, turns
 from trimtab.store.database import Database
@@ -65,10 +68,14 @@ class Ask:
     """``auto`` (when they help), ``only`` (nothing else), ``off``."""
     tools: bool = True
     can_approve: bool = True
+    best_of: int | None = None
+    """Answers to write, of which the best by the reward model is given; None is the setting, where there is one."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def stored(self) -> dict[str, Any]:
-        return {"documents": self.documents, "tools": self.tools, "can_approve": self.can_approve, **self.sampling}
+        several = {"best_of": self.best_of} if self.best_of is not None else {}
+        asked = {"documents": self.documents, "tools": self.tools, "can_approve": self.can_approve}
+        return {**asked, **several, **self.sampling}
 
 
 class StoredLog:
@@ -125,6 +132,7 @@ class Trimtab:
         self.served = served
         self.hub = Hub()
         self._histories = Histories()
+        self.rewards = RewardModels(Jobs(settings.jobs_dir), database, settings.logs_dir)
         self.orchestrator = Orchestrator(
             model,
             profile,
@@ -139,6 +147,7 @@ class Trimtab:
                 approval_seconds=settings.approval_hours * 3600,
                 deadline=settings.turn_seconds,
             ),
+            prefer=self.rewards,
         )
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         given = Voice("", profile.name, model, served.bare if served else model, profile)
@@ -227,6 +236,7 @@ class Trimtab:
     async def _stop(self) -> None:
         await _ended(self._sweeper)
         await self.runner.close()
+        await self.rewards.aclose()
         await _ended(self._heart)  # only now: while turns were ending this process was alive
         if self.database.shared:
             with contextlib.suppress(TrimtabError):
@@ -321,10 +331,12 @@ class Trimtab:
 
         Raises:
             Conflict: the thread is still answering, or `key` was used for something else.
+            MissingExtra, NotFound: several answers are to be compared, and there is no reward model for it.
         """
         text = whole(text)
         self._check_text(text)
         self.runner.ensure_room()
+        how = await self.several(how)
         options = how.stored()
 
         def start(connection: Connection) -> dict[str, Any]:
@@ -340,12 +352,29 @@ class Trimtab:
         """Another answer to the question that `message_id` answers, asked as before unless `how` says otherwise."""
         self.runner.ensure_room()
         asked = how if how is not None else await self.database.read(_how_of_message, owner, message_id)
+        asked = await self.several(asked)
         options = asked.stored()
 
         def start(connection: Connection) -> dict[str, Any]:
             return turns.regenerate(connection, owner, message_id, runner=self.runner.id, options=options)
 
         return await self._open_turn(owner, key, ["regenerate", message_id, options], start, asked)
+
+    async def several(self, how: Ask) -> Ask:
+        """`how`, with as many answers as will be compared.
+
+        Raises:
+            InvalidInput, MissingExtra, NotFound: so many were asked for, and that cannot be.
+        """
+        if how.best_of is None:
+            wanted = self.settings.best_of
+            there = wanted > 1 and (await self.rewards.about())["available"]
+            return replace(how, best_of=wanted) if there else how
+        if not 1 <= how.best_of <= MOST:
+            raise InvalidInput(f"The best of 1 to {MOST} answers can be given, not of {how.best_of}.")
+        if how.best_of > 1:
+            await self.rewards.ensure()
+        return how
 
     async def decide(
         self, owner: str, approval_id: str, decision: str, *, digest: str, arguments: Mapping[str, Any] | None = None
@@ -454,6 +483,7 @@ class Trimtab:
             documents=how.documents,  # type: ignore[arg-type]
             tools=how.tools,
             can_approve=how.can_approve,
+            best_of=how.best_of or 1,
             sampling=how.sampling,
             so_far=tuple(so_far),
         )
@@ -475,7 +505,7 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
 
 
 def _how(options: Mapping[str, Any]) -> Ask:
-    named = {name: options[name] for name in ("documents", "tools", "can_approve") if name in options}
+    named = {name: options[name] for name in ("documents", "tools", "can_approve", "best_of") if name in options}
     return Ask(**named, sampling={k: v for k, v in options.items() if k not in named})
 
 

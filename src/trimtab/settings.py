@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, le=256, description="Threads of the local engine; 0 means one a physical core.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Overrides the model's own.")
     max_tokens: int = Field(512, ge=1, le=8192, description="Longest answer.")
+    best_of: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="Answers to write, of which the best by the reward model is given once there is one.",
+    )
 
     passages: int = Field(4, ge=1, le=20, description="Passages a question may bring into the prompt.")
     passage_floor: float = Field(0.30, ge=-1, le=1, description="Similarity under which a passage is not used.")

@@ -72,6 +72,7 @@ class Standin:
     """`client()` talks to it. `asked` lists what it was sent; `refuse` makes the next matching request fail."""
 
     def __init__(self) -> None:
+        self.best_of: dict[str, Any] = {"default": 1, "available": False, "why": "No reward model."}
         self.threads: dict[str, dict[str, Any]] = {}
         self.messages: dict[str, list[dict[str, Any]]] = {}
         self.active: dict[str, str] = {}
@@ -165,7 +166,9 @@ class Standin:
             ),
             "POST /v1/jobs/": lambda r, p, b: ok(self._job(p[0])),
             "POST /v1/jobs": lambda r, p, b: ok({"id": "job_1", **b}),
-            "GET /v1/info": lambda r, p, b: ok({"version": "0.1.0", "model": "m", "parts": {"engine": {"ok": True}}}),
+            "GET /v1/info": lambda r, p, b: ok(
+                {"version": "0.1.0", "model": "m", "best_of": self.best_of, "parts": {"engine": {"ok": True}}}
+            ),
             "GET /v1/me": lambda r, p, b: ok({"id": "usr_1", "name": "local"}),
         }
 

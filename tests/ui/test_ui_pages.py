@@ -38,6 +38,35 @@ def test_a_question_is_posted_once_however_often_the_page_runs(server: Standin) 
     assert len(server.posts("/v1/threads/thr_new/turns")) == 1
 
 
+def test_the_best_of_four_is_asked_for_where_a_reward_model_can_tell(server: Standin) -> None:
+    assert not opened().selectbox, "nothing could tell which is best"
+    server.best_of = {"default": 2, "available": True, "why": "reward model of kinder"}
+    app = opened()
+    assert app.selectbox(key="best-of").value == 2
+    app.selectbox(key="best-of").select(4).run()
+    sampled = {"type": "answers.sampled", "n": 4}
+    compared = {
+        "type": "answers.compared",
+        "scores": [0.1, -1.0, 1.25, 0.0],
+        "chosen": 2,
+        "by": "kinder",
+        "trouble": "",
+    }
+    server.events = [[sampled], []]
+    app.chat_input(key="ask").set_value("When is high water?").run()
+    (asked,) = server.posts("/v1/threads/thr_new/turns")
+    assert asked["best_of"] == 4
+    assert "Writing 4 answers; the best is shown" in shown(app)
+    server.events = [[compared, {"type": "turn.finished", "status": "done", "text": "At six."}]]
+    app.run()
+    app.run()
+    assert "best of 4" in app.expander[-1].label
+    app.session_state["how-msg_a"] = True
+    app.run()
+    assert "kinder" in shown(app)
+    assert "+1.25" in shown(app)
+
+
 def test_a_question_the_server_never_confirmed_is_sent_again_with_the_same_key(server: Standin) -> None:
     server.add_thread("thr_1", "Tides")
     server.refuse["POST /v1/threads/thr_1/turns"] = httpx.ReadTimeout("slow")

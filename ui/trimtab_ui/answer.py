@@ -152,13 +152,31 @@ def _how(message: Mapping[str, Any], steps: list[dict[str, Any]]) -> None:
     version = str(lineage.get("version") or "")
     model = session.version_name(version) if version else lineage.get("model") or ""
     took = look.seconds(timing["total"]) if timing.get("total") else ""
-    label = " · ".join(part for part in ("How this was answered", plain(model, 40), took) if part)
+    compared = last(steps, "answers.compared") or {}
+    of = f"best of {len(compared['scores'])}" if compared.get("scores") else ""
+    label = " · ".join(part for part in ("How this was answered", plain(model, 40), of, took) if part)
     panel = st.expander(label, icon=":material/explore:", key=f"how-{message['id']}", on_change="rerun")
     if panel.open:
         with panel:
+            _compared(last(steps, "answers.compared"))
             _tools_considered(last(steps, "tools.considered"))
             _passages_considered(last(steps, "passages.found"))
             _made_by(lineage, timing, message.get("usage") or {})
+
+
+def _compared(event: Mapping[str, Any] | None) -> None:
+    """Which of several answers this is."""
+    if event is None:
+        return
+    if event.get("trouble"):
+        note("Several answers were written and could not be compared, so this is the first. ", event["trouble"])
+        return
+    scores = [float(score) for score in event.get("scores") or ()]
+    draw(tag("p", tag("strong", f"Best of {len(scores)}"), " answers, by the reward model of ",
+             tag("strong", event.get("by", "")), " (0 is the base model's average answer)."))  # fmt: skip
+    rows = [(f"{score:+.2f}", badge("this one", "ok") if number == event.get("chosen") else "")
+            for number, score in enumerate(scores)]  # fmt: skip
+    draw(table(("Score", ""), rows))
 
 
 def _tools_considered(event: Mapping[str, Any] | None) -> None:

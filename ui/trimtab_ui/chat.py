@@ -27,6 +27,7 @@ SELDOM = 1.0
 """The same while it waits for a person; the card itself is drawn outside the fragment, so typing is not disturbed."""
 
 LONGEST_QUESTION = 16_000
+ANSWERS = {1: "1 answer", 2: "Best of 2", 4: "Best of 4", 8: "Best of 8"}
 DOCUMENTS = {"auto": "Docs if useful", "only": "Docs only", "off": "No docs"}
 
 
@@ -151,6 +152,7 @@ def _composer(active: str) -> None:
                 required=True,
                 label_visibility="collapsed",
             )
+            _several()
             if active:
                 st.button(
                     "Stop", key="stop", icon=":material/stop_circle:", type="primary", on_click=_stop, args=(active,)
@@ -164,6 +166,19 @@ def _composer(active: str) -> None:
         )
 
 
+def _several() -> None:
+    """How many answers are written, where a reward model was trained that can tell which is the best."""
+    if not session.best_of().get("available"):
+        return
+    default = int(session.best_of().get("default") or 1)
+    choices = sorted({*ANSWERS, default})
+    st.selectbox(
+        "Answers to write", choices, index=choices.index(default), key="best-of", label_visibility="collapsed",
+        format_func=lambda n: ANSWERS.get(n, f"Best of {n}"), width=140,
+        help="More than one: the reward model picks the best. You see it when all are written.",
+    )  # fmt: skip
+
+
 def _submitted() -> None:
     submit(str(st.session_state["ask"] or ""))
 
@@ -175,6 +190,7 @@ def submit(text: str) -> None:
     mode = st.session_state.get("documents-mode") or "auto"
     thread = session.current_thread()
     st.session_state["pending"] = {"text": text, "mode": mode, "thread": thread, "key": session.new_key()}
+    st.session_state["pending"]["best_of"] = st.session_state.get("best-of")
     deliver()
 
 
@@ -185,7 +201,7 @@ def deliver() -> None:
     try:
         if not pending["thread"]:
             pending["thread"] = server.new_thread(f"{pending['key']}-thread")["id"]
-        server.ask(pending["thread"], pending["text"], pending["mode"], pending["key"])
+        server.ask(pending["thread"], pending["text"], pending["mode"], pending["key"], pending["best_of"])
     except UiError as error:
         session.tell(error.message, error.advice)
         return

@@ -110,8 +110,8 @@ class Client:
     def export(self, thread_id: str) -> str:
         return self._send("GET", f"/v1/threads/{thread_id}/export").text
 
-    def ask(self, thread_id: str, text: str, documents: str, key: str) -> dict[str, Any]:
-        body = {"text": text, "documents": documents}
+    def ask(self, thread_id: str, text: str, documents: str, key: str, best_of: int | None = None) -> dict[str, Any]:
+        body = {"text": text, "documents": documents, **({"best_of": best_of} if best_of else {})}
         return self._json("POST", f"/v1/threads/{thread_id}/turns", json=body, idempotency=key)
 
     def regenerate(self, message_id: str, key: str) -> dict[str, Any]:

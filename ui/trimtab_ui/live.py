@@ -56,6 +56,8 @@ class Live:
             return "Asking " + ", ".join(c.tool for c in open_calls) + " …"
         if self.text:
             return ""
+        if sampled := last(self.steps, "answers.sampled"):
+            return f"Writing {sampled.get('n')} answers; the best is shown when all are there …"
         if any(s.get("type") == "passages.found" for s in self.steps):
             return "Reading what was found …"
         return "Thinking …"

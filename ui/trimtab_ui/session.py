@@ -58,6 +58,19 @@ def choices() -> dict[str, Any]:
     return found
 
 
+BEST_OF_SECONDS = 30.0
+
+
+def best_of() -> dict[str, Any]:
+    """Whether the best of several answers can be given here, and of how many it is when nobody says: ``{"available",
+    "default", "why"}``. Asked of the server now and then: a reward model may be trained meanwhile."""
+    kept: dict[str, Any] = st.session_state.setdefault("best-of-known", {"at": -BEST_OF_SECONDS, "found": {}})
+    if time.monotonic() - kept["at"] >= BEST_OF_SECONDS:
+        kept["at"], kept["found"] = time.monotonic(), dict(client().info().get("best_of") or {})
+    found: dict[str, Any] = kept["found"]
+    return found
+
+
 NAMES_SECONDS = 60.0
 
 

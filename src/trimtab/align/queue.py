@@ -29,6 +29,10 @@ class Candidate:
     """One answer, or two."""
     judged: int = 0
     """By how many other people."""
+    label: str = "helpful"
+    """What one answer is judged for."""
+    people: float | None = None
+    """Their mean opinion, 0 to 1: that the answer is good, or the first of two better. None while nobody has one."""
 
 
 class Uncertainty(Protocol):

@@ -46,6 +46,7 @@ async def info(app: App, caller: Known) -> dict[str, Any]:
             "context_tokens": app.profile.context_tokens,
         },
         "limits": {"prompt_chars": app.settings.max_prompt_chars, "upload_mb": app.settings.max_upload_mb},
+        "best_of": {"default": app.settings.best_of, **await app.rewards.about()},
         "parts": await check(app),
     }
 

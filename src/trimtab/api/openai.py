@@ -20,10 +20,11 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from trimtab.app import Trimtab
+from trimtab.app import Ask, Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
+from trimtab.orchestrator.best_of import MOST
 from trimtab.orchestrator.turn import Turn
 
 from .access import App, Known
@@ -57,6 +58,8 @@ class ChatRequest(Completion):
     response_format: dict[str, Any] | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
+    best_of: int | None = Field(None, ge=1, le=MOST)
+    """Ours: of so many answers of ``trimtab`` the best by the reward model. The answer says so in ``trimtab``."""
     top_p: float | None = Field(None, ge=0, le=1)
 
 
@@ -89,6 +92,10 @@ async def chat(request: Request, app: App, caller: Known, body: ChatRequest) -> 
     _known_model(app, body.model)
     _check(app, body)
     app.runner.ensure_room()
+    if (body.best_of or 1) > 1 and (body.tools or body.model != ASSISTANT):
+        raise InvalidInput(
+            f"'best_of' is for the model '{ASSISTANT}' without tools of your own. Leave one of them out."
+        )
     if body.tools or (body.model != ASSISTANT and not _forwards(app)):
         return await answer(request, body.model, _asked(app, body), _sending(app, body))
     if body.model == ASSISTANT:
@@ -161,13 +168,16 @@ async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerat
     What may still be taken back (a small model's wording of a source) is held until it is settled, because this
     protocol has no word for taking back.
     """
-    turn = _turn(owner, body)
+    turn = _turn(owner, body, (await app.several(Ask(best_of=body.best_of))).best_of or 1)
     small, hold, held = app.profile.grounding == "quote", False, ""
+    compared: ev.AnswersCompared | None = None
     async with contextlib.aclosing(app.speaking().run(turn)) as events:
         async for event in events:
             match event:
                 case ev.PassagesFound(used=True) | ev.ToolFinished():
                     hold = small
+                case ev.AnswersCompared():
+                    compared = event
                 case ev.TextDelta() if hold:
                     held += event.text
                 case ev.TextReplaced() if hold:
@@ -177,10 +187,10 @@ async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerat
                 case ev.TurnFinished():
                     if held:
                         yield Piece(content=held)
-                    yield _last(event)
+                    yield _last(event, compared)
 
 
-def _turn(owner: str, body: ChatRequest) -> Turn:
+def _turn(owner: str, body: ChatRequest, best_of: int) -> Turn:
     said = [(m.type, m.text) for m in _messages(body)]
     if said[-1][0] != "human":
         raise InvalidInput("The last message must be the user's.")
@@ -192,12 +202,14 @@ def _turn(owner: str, body: ChatRequest) -> Turn:
         history=[(roles[kind], text) for kind, text in said[:-1] if kind in roles],
         instructions="\n".join(text for kind, text in said if kind == "system"),
         can_approve=False,
+        best_of=best_of,
         sampling=_sampling(body),
     )
 
 
-def _last(event: ev.TurnFinished) -> Piece:
+def _last(event: ev.TurnFinished, compared: ev.AnswersCompared | None) -> Piece:
     u = event.usage
+    several = {"trimtab": ev.to_wire(compared)} if compared else {}
     return Piece(
         content="",
         usage_metadata={
@@ -206,7 +218,7 @@ def _last(event: ev.TurnFinished) -> Piece:
             "total_tokens": u.prompt_tokens + u.completion_tokens,
             "input_token_details": {"cache_read": u.cached_tokens},
         },
-        response_metadata={"finish_reason": event.finish_reason},
+        response_metadata={"finish_reason": event.finish_reason, **several},
     )
 
 

@@ -95,15 +95,15 @@ async def answer(request: Request, model: str, pieces: AsyncGenerator[Piece, Non
     if calls:
         message["tool_calls"] = calls
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(whole)}
-    return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(whole)})
+    return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(whole), **_ours(whole)})
 
 
 async def _chunks(
     head: Mapping[str, Any], first: Piece | None, rest: AsyncIterator[Piece], *, usage: bool
 ) -> AsyncIterator[bytes]:
-    def chunk(delta: Mapping[str, Any], reason: str | None = None) -> bytes:
+    def chunk(delta: Mapping[str, Any], reason: str | None = None, **ours: Any) -> bytes:
         choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
-        return sse.line({**head, "object": "chat.completion.chunk", "choices": choices})
+        return sse.line({**head, "object": "chat.completion.chunk", "choices": choices, **ours})
 
     whole = Piece(content="")
     yield chunk({"role": "assistant", "content": ""})
@@ -118,7 +118,7 @@ async def _chunks(
         return
     if calls := _tool_calls(whole, indexed=True):
         yield chunk({"tool_calls": calls})
-    yield chunk({}, _reason(whole))
+    yield chunk({}, _reason(whole), **_ours(whole))
     if usage:
         yield sse.line({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(whole)})
     yield sse.line(b"[DONE]")
@@ -190,6 +190,12 @@ def _tool_calls(message: Piece, *, indexed: bool) -> list[dict[str, Any]]:
         }
         for i, call in enumerate(message.tool_calls)
     ]
+
+
+def _ours(message: Piece) -> dict[str, Any]:
+    """What we say beyond OpenAI's protocol, under a name that no client knows."""
+    told = message.response_metadata.get("trimtab")
+    return {"trimtab": told} if told else {}
 
 
 def _reason(message: Piece) -> str:

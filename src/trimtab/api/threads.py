@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from trimtab.app import Ask
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput
+from trimtab.orchestrator.best_of import MOST
 from trimtab.store import threads, turns
 from trimtab.store.export import as_markdown, file_name
 from trimtab.store.once import once
@@ -42,6 +43,8 @@ class NewTurn(Body):
     text: str
     documents: Literal["auto", "only", "off"] = "auto"
     tools: bool = True
+    best_of: int | None = Field(None, ge=1, le=MOST)
+    """Answers to write, of which the best by the reward model is given."""
     parent_id: str | None = Field(None, max_length=64)
 
 
@@ -113,7 +116,7 @@ async def export(app: App, caller: Known, thread_id: str) -> PlainTextResponse:
 
 @router.post("/threads/{thread_id}/turns", status_code=202)
 async def post(app: App, caller: Known, thread_id: str, body: NewTurn, key: Key = None) -> dict[str, Any]:
-    how = Ask(documents=body.documents, tools=body.tools)
+    how = Ask(documents=body.documents, tools=body.tools, best_of=body.best_of)
     turn = await app.post(caller.id, thread_id, body.text, how=how, parent=body.parent_id, key=key)
     return public(turn, "options", "runner")
 

@@ -155,22 +155,17 @@ def score(
     job: Annotated[str | None, typer.Option(help="Whose reward model; none means the latest trained.")] = None,
 ) -> None:
     """Score an answer with a trained reward model. 0 is the base model's average answer, 1 a deviation better."""
+    from trimtab.domain.errors import NotFound
+    from trimtab.reward import has_reward, reward_of
+
     jobs = _jobs()
-    several = [_find(jobs, job)] if job else reversed(jobs.listed())
-    found = next((one for one in several if (one.work / "reward" / "reward.json").exists()), None)
-    if found is None:
-        from trimtab.domain.errors import NotFound
-
-        raise NotFound("No reward model was trained yet. Train one: trimtab align demo")
-    from trimtab.align.network import Network
-    from trimtab.align.reward_model import RewardModel
+    found = _find(jobs, job) if job else reward_of(jobs)
+    if not has_reward(found):
+        raise NotFound(f"Job {found.id} has no reward model. Those of all jobs: trimtab align status")
     from trimtab.domain.judgement import Said
-    from trimtab.works.align import Resolved
+    from trimtab.scoring import Bench
 
-    base = Resolved(**found.recipe["resolved"]).base()
-    network = Network(base, trunk_layers=found.recipe["recipe"]["policy"]["trunk_layers"])
-    model = RewardModel.load(network, base, found.work / "reward")
-    typer.echo(f"{model.score([Said('user', prompt)], completion):+.3f}")
+    typer.echo(f"{Bench(found.folder).scores([Said('user', prompt)], [completion])[0]:+.3f}")
 
 
 # ---------------------------------------------------------------------- ordering and following

@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
 def chat(
     thread: Annotated[str | None, typer.Option(help="Go on in this thread.")] = None,
     documents: Annotated[str, typer.Option(help="auto, only or off.")] = "auto",
+    best_of: Annotated[
+        int | None, typer.Option("--best-of", min=1, max=8, help="Write so many answers; the reward model picks.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Another model, when no server runs.")] = None,
     engine: Annotated[str | None, typer.Option(help=ENGINE_HELP)] = None,
 ) -> None:
@@ -32,10 +35,12 @@ def chat(
     from trimtab.settings import Settings
 
     other = given(model=model, engine=engine)
-    asyncio.run(_chat(Settings.load(**other), thread, documents, other))
+    asyncio.run(_chat(Settings.load(**other), thread, documents, best_of, other))
 
 
-async def _chat(settings: Settings, thread: str | None, documents: str, other: dict[str, str]) -> None:
+async def _chat(
+    settings: Settings, thread: str | None, documents: str, best_of: int | None, other: dict[str, str]
+) -> None:
     from trimtab.cli.talk import talk
 
     async with talk(settings, other=other) as line:
@@ -48,7 +53,7 @@ async def _chat(settings: Settings, thread: str | None, documents: str, other: d
                 thread = await line.new_thread()
                 typer.secho("A new thread.", dim=True)
                 continue
-            await _answer(line, thread, text, documents)
+            await _answer(line, thread, text, documents, best_of)
 
 
 async def _read_line() -> str:
@@ -58,7 +63,7 @@ async def _read_line() -> str:
         return ""
 
 
-async def _answer(line: Talk, thread: str, text: str, documents: str) -> None:
+async def _answer(line: Talk, thread: str, text: str, documents: str, best_of: int | None) -> None:
     """One turn; Ctrl-C stops it and the conversation goes on."""
     from trimtab.cli.ask import follow
     from trimtab.domain.errors import TrimtabError
@@ -68,7 +73,7 @@ async def _answer(line: Talk, thread: str, text: str, documents: str) -> None:
     with contextlib.suppress(NotImplementedError):
         loop.add_signal_handler(signal.SIGINT, lambda: stopping.append(asyncio.create_task(line.cancel())))
     try:
-        await follow(line, thread, text, documents)
+        await follow(line, thread, text, documents, best_of)
     except TrimtabError as error:
         typer.secho(error.message, err=True, fg="red")
     finally:

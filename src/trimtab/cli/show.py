@@ -18,6 +18,14 @@ def plain(text: object) -> str:
     return "".join(kept)
 
 
+def compared(event: Mapping[str, Any]) -> str:
+    """In words which of several answers was given."""
+    if event["trouble"]:
+        return plain(f"the answers could not be compared, so this is the first: {event['trouble']}")
+    told = "  ".join(f"{score:+.2f}" for score in sorted(event["scores"], reverse=True))
+    return plain(f"the best of {len(event['scores'])} by the reward model of {event['by']} ({told})")
+
+
 class Show:
     """Prints events as they come. Steps go to stderr, the answer to stdout, so that a pipe gets the answer alone."""
 
@@ -37,6 +45,10 @@ class Show:
                 self._note(f"{plain(event['tool'])} {arguments}")
             case "tool.finished":
                 self._note(f"{plain(event['tool'])}: {event['status']} in {event['seconds']:.1f} s")
+            case "answers.sampled":
+                self._note(f"writing {event['n']} answers, to give you the best")
+            case "answers.compared":
+                self._note(compared(event))
             case "text.delta":
                 self._answer += event["text"]
                 self._write(plain(event["text"]))

@@ -21,7 +21,9 @@ class Talk(Protocol):
     """What `ask` and `chat` need. Events are on the wire's form."""
 
     async def new_thread(self) -> str: ...
-    def ask(self, thread: str, text: str, documents: str) -> AsyncGenerator[dict[str, Any], None]: ...
+    def ask(
+        self, thread: str, text: str, documents: str, best_of: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]: ...
     async def decide(self, approval_id: str, decision: str) -> None: ...
     async def cancel(self) -> None: ...
 
@@ -77,12 +79,13 @@ class Remote:
     async def new_thread(self) -> str:
         return str((await self._send("POST", "/v1/threads", {}))["id"])
 
-    async def ask(self, thread: str, text: str, documents: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def ask(
+        self, thread: str, text: str, documents: str, best_of: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         from trimtab.domain import ids
 
-        turn = await self._send(
-            "POST", f"/v1/threads/{thread}/turns", {"text": text, "documents": documents}, key=ids.new("idk")
-        )
+        body = {"text": text, "documents": documents, "best_of": best_of}
+        turn = await self._send("POST", f"/v1/threads/{thread}/turns", body, key=ids.new("idk"))
         self._turn = turn["id"]
         request = self._client.stream(
             "GET", "/v1/events", params={"turn": turn["id"]}, headers={"Accept": "text/event-stream"}
@@ -138,10 +141,13 @@ class Local:
 
         return str((await self._app.database.write(threads.create, self._app.owner))["id"])
 
-    async def ask(self, thread: str, text: str, documents: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def ask(
+        self, thread: str, text: str, documents: str, best_of: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         from trimtab.app import Ask
 
-        turn = await self._app.post(self._app.owner, thread, text, how=Ask(documents=documents))
+        how = Ask(documents=documents, best_of=best_of)
+        turn = await self._app.post(self._app.owner, thread, text, how=how)
         self._turn = turn["id"]
         async for _, _, wire in self._app.follow(turn["id"]):
             yield wire | {"answer_id": turn["answer_id"]}

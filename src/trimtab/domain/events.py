@@ -178,6 +178,29 @@ class ToolFinished(Event):
 
 
 @dataclass(frozen=True)
+class AnswersSampled(Event):
+    """`n` answers are being written; the best is given when all of them are there."""
+
+    type: ClassVar[str] = "answers.sampled"
+    n: int
+
+
+@dataclass(frozen=True)
+class AnswersCompared(Event):
+    """What the reward model says of them. The text that follows is the one of place `chosen` (from 0)."""
+
+    type: ClassVar[str] = "answers.compared"
+    scores: tuple[float, ...]
+    """One for each answer: 0 is the base model's average answer, 1 a deviation better. Empty when they could not be
+    compared."""
+    chosen: int = 0
+    by: str = ""
+    """Whose reward model it is."""
+    trouble: str = ""
+    """Why they could not be compared; the first answer is given then."""
+
+
+@dataclass(frozen=True)
 class TextDelta(Event):
     """More of the answer. The whole answer is the deltas in order, unless a later `TextReplaced` says otherwise."""
 

@@ -34,6 +34,7 @@ from trimtab.domain.passage import Citation, Passage, Span
 from trimtab.domain.tool import Effect
 
 from . import answer, direct, grounding, prompts
+from .best_of import Prefer, Samples, options_of
 from .calls import Call, Toolset, execute, finished, info_of
 from .context import Past
 
@@ -88,6 +89,8 @@ class Turn:
     """A client's own system text."""
     documents: Documents = "auto"
     tools: bool = True
+    best_of: int = 1
+    """Answers in the model's own words that are written, of which the best is given."""
     can_approve: bool = True
     """Whether a person is there to approve; where not, actions with effects are refused."""
     so_far: Sequence[ev.Event] = ()
@@ -169,6 +172,7 @@ class Orchestrator:
         search: Search | None = None,
         count_tokens: TokenCounter | None = None,
         limits: Limits = Limits(),
+        prefer: Prefer | None = None,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -176,6 +180,7 @@ class Orchestrator:
         self.search = search
         self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
         self.limits = limits
+        self.prefer = prefer
         self._last_toolset = Toolset(())
 
     def speaking(self, model: BaseChatModel, profile: Profile) -> Orchestrator:
@@ -271,8 +276,13 @@ class Orchestrator:
         model, kwargs = self._model_for(turn, state, toolset, quoting)
         chunks: list[AIMessageChunk] = []
         draft, asks = "", False
-        stream = direct.stream(model, self._messages(turn, state, best), kwargs, listened=state.listened)
-        async with contextlib.aclosing(stream):  # leaving early stops the engine
+        messages = self._messages(turn, state, best)
+        samples = self._samples(turn, messages, kwargs) if not (quoting or unanswered) else None
+        stream = direct.stream(model, messages, kwargs, listened=state.listened)
+        async with contextlib.AsyncExitStack() as leaving:  # leaving early stops the engine
+            leaving.push_async_callback(stream.aclose)
+            if samples is not None:
+                leaving.push_async_callback(samples.aclose)
             async for chunk in stream:
                 piece = direct.message_of(chunk)
                 chunks.append(piece)
@@ -287,12 +297,17 @@ class Orchestrator:
                     if not draft:
                         yield ev.TextDelta(best.quoted())
                     draft += piece.text
-                else:
+                elif samples is None or asks:
                     yield ev.TextDelta(piece.text)
+                elif not samples.begun:
+                    yield samples.begin()
+            message = _joined(chunks)
+            state.finish_reason = _reason(message)
+            if samples is not None and samples.begun:
+                async for event in self._chosen(message, samples, messages, state):
+                    yield event
         state.spent["model"] += time.monotonic() - began
-        message = _joined(chunks)
         state.usage += _usage(message)
-        state.finish_reason = str(message.response_metadata.get("finish_reason") or "stop")
         considered = _considered(message, toolset, self.profile.tools)
         if considered and (considered.chosen or not state.calls):  # after results, only what is new
             yield considered
@@ -301,6 +316,32 @@ class Orchestrator:
         called = message.tool_calls or message.invalid_tool_calls
         if quoting and not called and not asks:
             yield self._phrased(best, draft, turn.question)
+
+    def _samples(self, turn: Turn, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Samples | None:
+        """The other answers, when several are wanted; drawn without tools, as the first turned out to need none."""
+        if turn.best_of < 2 or self.prefer is None:
+            return None
+
+        async def draw(number: int) -> AIMessage:
+            options = options_of(dict(kwargs), number, self.profile.sampling.temperature)
+            return await self.model.ainvoke(list(messages), **options)
+
+        return Samples(turn.best_of, self.prefer, draw)
+
+    @staticmethod
+    async def _chosen(
+        first: AIMessageChunk, samples: Samples, messages: Sequence[BaseMessage], state: _State
+    ) -> AsyncIterator[ev.Event]:
+        """The best of several answers; what was said before a call of a tool as it is."""
+        if first.tool_calls or first.invalid_tool_calls:
+            yield ev.TextDelta(first.text)
+            return
+        found, compared = await samples.best(first, messages)
+        for other in samples.others():
+            state.usage += _usage(other)
+        state.finish_reason = _reason(found)
+        yield compared
+        yield ev.TextDelta(found.text)
 
     @staticmethod
     def _phrased(best: answer.Best, draft: str, question: str) -> ev.Event:
@@ -520,6 +561,10 @@ def _joined(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
     if not chunks:
         return AIMessageChunk(content="")
     return chunks[0] + list(chunks[1:])
+
+
+def _reason(message: AIMessage) -> str:
+    return str(message.response_metadata.get("finish_reason") or "stop")
 
 
 def _usage(message: AIMessage) -> ev.Usage:
