@@ -16,7 +16,8 @@ class Standing:
     """`state` is for programs, `reason` for people; only a `vouched` connector may do more than read."""
 
     state: str
-    """``current`` (a badge of this very source), ``release`` (built in), ``caller`` (badges are not looked at), else
+    """``current`` (a badge of this very source), ``release`` (built in), ``caller`` (badges are not looked at),
+    ``approved`` (an MCP server's tools, each of which a person has approved as it is), else
     ``missing``, ``outdated`` (made for another source or version), ``failed`` (the check found something),
     ``unsigned`` (damaged, or signed with another key)."""
     reason: str = ""
@@ -25,7 +26,7 @@ class Standing:
 
     @property
     def vouched(self) -> bool:
-        return self.state in ("current", "release", "caller")
+        return self.state in ("current", "release", "caller", "approved")
 
 
 CALLER = Standing("caller", "Badges are not looked at: the program that made this toolbox vouches for its connectors.")

@@ -323,7 +323,8 @@ class Toolbox:
         return Credential(auth.header, auth.query, auth.prefix + secret), secret
 
     def _standing(self, connector: Connector) -> Standing:
-        return self._options.standing(connector) if self._options.standing else CALLER
+        own: Standing | None = getattr(connector, "standing", None)
+        return own or (self._options.standing(connector) if self._options.standing else CALLER)
 
     def _permitted(self, connector: Connector, declared: Declaration) -> None:
         if declared.effect is not Effect.READ and not (standing := self._standing(connector)).vouched:

@@ -20,6 +20,7 @@ from trimtab.domain.tool import Effect
 
 from ..declare import HOST, Connector
 from ..result import Result
+from ..standing import Standing
 from ..toolbox import Toolbox
 from . import naming, offered
 from .book import Approved, Book, Server
@@ -186,10 +187,16 @@ class Servers:
             await supervised.close()
 
 
+class McpConnector(Connector):
+    """A connector without a badge: nobody can run a stranger's server through a check. A person vouches for it."""
+
+    standing = Standing("approved", "A person approved each of its tools as the MCP server describes it.")
+
+
 def connector_of(server: Server, supervised: Supervised) -> Connector:
     """The approved tools of a server as a connector."""
     pins = hashlib.sha256("".join(t.definition.sha256 for t in server.tools).encode()).hexdigest()[:8]
-    connector = Connector(
+    connector = McpConnector(
         name=server.name, version=f"mcp-{pins}", description=_description(server), hosts=_hosts(server)
     )
     facts = {"timeout": server.timeout, "max_chars": MAX_CHARS}
