@@ -33,7 +33,7 @@ connector = Connector(
 )
 
 
-@connector.tool(effect=Effect.READ)
+@connector.tool(effect=Effect.READ, read_by_post=True)
 async def find(
     city: Annotated[str, "Goes into the path"],
     query: Annotated[str, "Goes into the query"],

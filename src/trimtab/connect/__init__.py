@@ -5,30 +5,49 @@ from trimtab.connect import Connector, Effect
 connector = Connector(name="dice", version="1.0.0", description="Throws dice.")
 """
 
-from trimtab.domain.errors import InvalidInput, ToolError
+from trimtab.domain.errors import InvalidInput, ToolBusy, ToolError
 from trimtab.domain.tool import Effect, Source, ToolInfo, ToolOutcome
 
-from .declare import ApiKey, Connector
+from .auth import ApiKey, Basic, Bearer, ClientCredentials, OAuth
+from .budget import Rate
+from .cache import Cache
+from .circuit import Breaker
+from .declare import Connector
+from .health import CallRecord, Health
 from .http import Http, Limits, Reply
+from .options import ConnectOptions, Override
+from .pages import Listing, Pages
 from .result import Result
 from .retry import Retry
-from .toolbox import CallError, ConnectOptions, ConnectorStatus, Override, Toolbox, ToolStatus
+from .toolbox import CallError, ConnectorStatus, Toolbox, ToolStatus
 
 __all__ = [
     "ApiKey",
+    "Basic",
+    "Bearer",
+    "Breaker",
+    "Cache",
     "CallError",
+    "CallRecord",
+    "ClientCredentials",
     "ConnectOptions",
     "Connector",
     "ConnectorStatus",
     "Effect",
+    "Health",
     "Http",
     "InvalidInput",
     "Limits",
+    "Listing",
+    "OAuth",
     "Override",
+    "Pages",
+    "Rate",
     "Reply",
     "Result",
     "Retry",
     "Source",
+    "ToolBusy",
     "ToolError",
     "ToolInfo",
     "ToolOutcome",

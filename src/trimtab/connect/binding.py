@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.tools import StructuredTool
 from pydantic import PrivateAttr, ValidationError
 from typing_extensions import override
 
 from trimtab.domain.errors import InvalidInput, ToolError
-from trimtab.domain.tool import METADATA_KEY, RunDirectly, ToolInfo, ToolOutcome
+from trimtab.domain.tool import METADATA_KEY, Effect, RunDirectly, Source, ToolInfo, ToolOutcome
 
 from . import schema
+from .credentials import Secrets
 from .declare import Connector, Declaration
 from .http import Http
-from .result import clean, outcome
+from .reply import Reply
+from .result import clean, estimate, outcome
 
 Call = Callable[[Mapping[str, Any]], Awaitable[ToolOutcome]]
 """Arguments that were already validated, to an outcome."""
-
-REMOVED = "[secret removed]"
 
 
 class ConnectorTool(StructuredTool, RunDirectly):
@@ -108,58 +111,116 @@ def tool_info(connector: Connector, declared: Declaration) -> ToolInfo:
     )
 
 
-async def run_tool(declared: Declaration, arguments: Mapping[str, Any], http: Http | None, secret: str) -> ToolOutcome:
-    """Call the function and shape what it returns. `http` is for a function that declares one.
+async def run_tool(
+    declared: Declaration,
+    arguments: Mapping[str, Any],
+    http: Http | None,
+    secrets: Secrets,
+    *,
+    until: float | None = None,
+    count: Callable[[str], int] = estimate,
+) -> ToolOutcome:
+    """Call the function and shape what it returns. `http` is for a function that declares one, `until` of the event
+    loop's clock.
 
     Raises:
         ToolError: it failed, or took longer than its declared timeout.
         InvalidInput: the function itself found an argument wrong.
     """
     injected = dict.fromkeys(declared.http_parameters, http)
+    end = asyncio.get_running_loop().time() + declared.timeout if until is None else until
     try:
-        async with asyncio.timeout(declared.timeout) as deadline:
+        async with asyncio.timeout_at(end) as deadline:
             if declared.given is not None:
                 returned = await declared.function(arguments, **injected)
             else:
                 returned = await declared.function(**arguments, **injected)
-        meta = {"tool": declared.dotted}
-        shaped = outcome(returned, max_chars=declared.max_chars, meta=meta)
+        shaped = _shaped(declared, returned, http, count)
     except (ToolError, InvalidInput) as error:
-        raise type(error)(redact(error.message, secret), **error.detail) from (None if secret else error)
+        raise type(error)(secrets.redact(error.message), **error.detail) from (None if secrets else error)
     except TimeoutError as error:
         if not deadline.expired():
-            raise ToolError(f"{declared.dotted} waited too long for something it needs.") from error
-        raise ToolError(f"{declared.dotted} did not finish within {declared.timeout:g} seconds.") from None
+            raise ToolError(f"{declared.dotted} waited too long for something it needs.", reason="failed") from error
+        raise ToolError(
+            f"{declared.dotted} did not finish within {declared.timeout:g} seconds.", reason="deadline"
+        ) from None
     except Exception as error:
-        said = redact(clean(f"{type(error).__name__}: {error}")[0][:300], secret)
+        said = secrets.redact(clean(f"{type(error).__name__}: {error}")[0][:300])
         # With a key in play the original is left out of the chain: a traceback would print what it holds.
-        raise ToolError(f"{declared.dotted} failed inside its own code. {said}") from (None if secret else error)
-    return _redacted(shaped, secret)
+        raise ToolError(f"{declared.dotted} failed inside its own code. {said}", reason="failed") from (
+            None if secrets else error
+        )
+    return _redacted(shaped, secrets)
 
 
-def redact(text: str, secret: str) -> str:
-    return text.replace(secret, REMOVED) if secret else text
+def _shaped(declared: Declaration, returned: Any, http: Http | None, count: Callable[[str], int]) -> ToolOutcome:
+    """Within the tool's budget, with its sources dated, and said to be old where it is."""
+    replies = http.replies if http is not None else []
+    stale = [reply for reply in replies if reply.stale]
+    note = stale_note(min(reply.at for reply in stale)) if stale else ""
+    tokens = declared.max_tokens or declared.max_chars // 4
+    shaped = outcome(
+        returned,
+        max_chars=max(declared.max_chars - len(note), 100),
+        max_tokens=max(tokens - count(note), 25),
+        count=count,
+        meta={"tool": declared.dotted, **({"stale": True} if stale else {})},
+    )
+    sources = tuple(_dated(source, replies) for source in shaped.sources) or _sources(declared, replies)
+    text = f"{note}\n{shaped.text}" if note else shaped.text
+    answer = f"{shaped.answer} {note}" if note and shaped.answer else shaped.answer
+    return replace(shaped, text=text, answer=answer, sources=sources)
 
 
-def _redacted(result: ToolOutcome, secret: str) -> ToolOutcome:
+def stale_note(at: float) -> str:
+    """Said before and after an answer that came from the cache because the service could not be asked."""
+    return f"[This is of {_when(at)}: the service could not be asked just now.]"
+
+
+def _dated(source: Source, replies: Sequence[Reply]) -> Source:
+    """With the time of the reply that it names, or of the last one."""
+    if source.retrieved_at or not replies:
+        return source
+    same = [reply for reply in replies if reply.url == source.url] or replies
+    return replace(source, retrieved_at=_iso(same[-1].at))
+
+
+def _sources(declared: Declaration, replies: Sequence[Reply]) -> tuple[Source, ...]:
+    """For a function that names none: what was read last."""
+    read = [reply for reply in replies if reply.status < 400]
+    if declared.effect is not Effect.READ or not read:
+        return ()
+    last = read[-1]
+    return (Source(urlsplit(last.url).hostname or declared.dotted, last.url, _iso(last.at)),)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _redacted(result: ToolOutcome, secrets: Secrets) -> ToolOutcome:
     """A service may echo what it was sent, the key included."""
-    if not secret:
+    if not secrets:
         return result
-    return ToolOutcome(
-        text=redact(result.text, secret),
-        data=_redact_data(result.data, secret),
-        sources=tuple(type(s)(redact(s.title, secret), redact(s.url, secret), s.retrieved_at) for s in result.sources),
-        answer=redact(result.answer, secret),
-        truncated=result.truncated,
-        meta=result.meta,
+    redact = secrets.redact
+    return replace(
+        result,
+        text=redact(result.text),
+        data=_redact_data(result.data, redact),
+        sources=tuple(Source(redact(s.title), redact(s.url), s.retrieved_at) for s in result.sources),
+        answer=redact(result.answer),
     )
 
 
-def _redact_data(value: Any, secret: str) -> Any:
+def _redact_data(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return redact(value, secret)
+        return redact(value)
     if isinstance(value, list):
-        return [_redact_data(item, secret) for item in value]
+        return [_redact_data(item, redact) for item in value]
     if isinstance(value, dict):
-        return {redact(name, secret): _redact_data(item, secret) for name, item in value.items()}
+        return {redact(name): _redact_data(item, redact) for name, item in value.items()}
     return value

@@ -18,32 +18,21 @@ from trimtab.domain.errors import InvalidInput
 from trimtab.domain.tool import Effect
 
 from . import schema
-from .http import Limits
+from .auth import ApiKey, Auth
+from .budget import Rate
+from .cache import Cache
+from .circuit import Breaker
+from .pages import Pages
+from .reply import Limits
 from .retry import Retry
+
+__all__ = ["ApiKey", "Connector", "Declaration"]
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,30}$")
 MODEL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
 HOST = re.compile(r"^(\*|(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?)$")
 
 Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
-
-
-@dataclass(frozen=True)
-class ApiKey:
-    """A key the person keeps in an environment variable, sent in one header or one query parameter.
-
-    A bearer token is ``ApiKey(env="X_TOKEN", header="Authorization", prefix="Bearer ")``. The key goes to the declared
-    hosts only, is not sent after a redirect to another origin, and is never part of a result or an error.
-    """
-
-    env: str
-    header: str = ""
-    query: str = ""
-    prefix: str = ""
-
-    def __post_init__(self) -> None:
-        if bool(self.header) == bool(self.query):
-            raise InvalidInput(f"ApiKey for {self.env} needs either a header or a query parameter: name exactly one.")
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,9 @@ class Declaration:
     untrusted: bool
     timeout: float
     max_chars: int
+    max_tokens: int = 0
+    """0: a quarter of `max_chars`."""
+    read_by_post: bool = False
     given: Mapping[str, Any] | None = None
     """The arguments' JSON schema where it came from elsewhere (MCP, OpenAPI). Then `arguments` is `schema.AsGiven`, and
     the function is called with the arguments as one mapping."""
@@ -81,6 +73,10 @@ class Connector:
     `hosts` are the only ones its HTTP client will talk to: ``"api.example.org"``, ``"api.example.org:8443"``,
     ``"*.example.org"``, or ``"*"`` for any public host. Connections are https; `plain_http` also permits http.
 
+    `auth` is how it signs in, `rate` what the service's terms permit, `cache` how long answers may be used again,
+    `pages` how its lists continue. `idempotency_header` names the header by which the service recognises a repeated
+    write: with it, writes are tried again after a failure like reads.
+
     Raises:
         InvalidInput: the declaration is wrong; the message says where.
     """
@@ -92,10 +88,15 @@ class Connector:
         version: str,
         description: str,
         hosts: tuple[str, ...] = (),
-        auth: ApiKey | None = None,
+        auth: Auth | None = None,
         limits: Limits = Limits(),
         retry: Retry = Retry(),
         plain_http: bool = False,
+        rate: Rate | None = None,
+        cache: Cache | None = None,
+        breaker: Breaker = Breaker(),
+        pages: Pages | None = None,
+        idempotency_header: str = "",
     ) -> None:
         if not NAME.match(name):
             raise InvalidInput(f"{name!r} cannot name a connector: use a-z, 0-9 and _, at most 31, a letter first.")
@@ -112,6 +113,11 @@ class Connector:
         self.limits = limits
         self.retry = retry
         self.plain_http = plain_http
+        self.rate = rate
+        self.cache = cache
+        self.breaker = breaker
+        self.pages = pages
+        self.idempotency_header = idempotency_header
         self.tools: dict[str, Declaration] = {}
 
     def __repr__(self) -> str:
@@ -125,31 +131,37 @@ class Connector:
         untrusted: bool = True,
         timeout: float = 20.0,
         max_chars: int = 6000,
+        max_tokens: int = 0,
+        read_by_post: bool = False,
         name: str = "",
     ) -> Callable[[Function], Function]:
         """Declare a tool.
 
         `effect` is what a call does to the world: anything but `Effect.READ` waits for a person's approval. `examples`
         are questions people would ask; a small model's router learns from them, so give six or more. `untrusted` is
-        whether results carry text from outside. `timeout` is for a whole call, in seconds; `max_chars` is how much of
-        a result the model reads.
+        whether results carry text from outside. `timeout` is for a whole call, in seconds; `max_chars` and
+        `max_tokens` (a quarter of that), whichever is less, are how much of a result the model reads. A tool that
+        reads sends GET and HEAD alone; `read_by_post` also permits it POST, for services that are asked that way.
         """
 
         def declare(function: Function) -> Function:
-            self._add(function, name or function.__name__, effect, examples, untrusted, timeout, max_chars)
+            self._add(
+                function,
+                name or function.__name__,
+                effect=effect,
+                examples=examples,
+                untrusted=untrusted,
+                timeout=timeout,
+                max_chars=max_chars,
+                max_tokens=max_tokens,
+                read_by_post=read_by_post,
+            )
             return function
 
         return declare
 
     def _add(
-        self,
-        function: Callable[..., Awaitable[Any]],
-        name: str,
-        effect: Effect,
-        examples: tuple[str, ...],
-        untrusted: bool,
-        timeout: float,
-        max_chars: int,
+        self, function: Callable[..., Awaitable[Any]], name: str, *, examples: tuple[str, ...], **told: Any
     ) -> None:
         dotted, model_name = self._names(name)
         if not inspect.iscoroutinefunction(function):
@@ -168,11 +180,8 @@ class Connector:
             description=description,
             arguments=arguments,
             http_parameters=http_parameters,
-            effect=effect,
             examples=tuple(examples),
-            untrusted=untrusted,
-            timeout=timeout,
-            max_chars=max_chars,
+            **told,
         )
 
     def declare(

@@ -22,6 +22,10 @@ _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _TEMPLATE = re.compile(r"^(?:(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#]*))?(?P<path>/[^?#]*)?$")
 
 
+def refused(message: str) -> ToolError:
+    return ToolError(message, reason="not_permitted")
+
+
 @dataclass(frozen=True)
 class Reach:
     """The hosts of a connector and what its override changed."""
@@ -49,14 +53,14 @@ class Reach:
         """
         found = _TEMPLATE.match(template)
         if not found:
-            raise ToolError(f"{template!r} is not a URL template: use a path, or https://host/path, and params=.")
+            raise refused(f"{template!r} is not a URL template: use a path, or https://host/path, and params=.")
         host = _PART.sub(lambda m: _host_label(m[1], path), found["host"]) if found["host"] else self._only_host()
         scheme = found["scheme"] or "https"
         route = _PART.sub(lambda m: _segment(m[1], path), found["path"] or "/")
         url = parse(f"{scheme}://{host}{route}{_query(params)}")
         # The template's own text decides where a request goes; a value that changed that would be a bug of ours.
         if url.raw_host.decode("ascii") != parse(f"{scheme}://{host}").raw_host.decode("ascii"):
-            raise ToolError(f"An argument would have changed the host of {template!r}. The request was not sent.")
+            raise refused(f"An argument would have changed the host of {template!r}. The request was not sent.")
         return self.check(url)
 
     def check(self, url: httpx.URL) -> httpx.URL:
@@ -67,9 +71,9 @@ class Reach:
         """
         host = url.raw_host.decode("ascii")
         if url.scheme not in DEFAULT_PORTS:
-            raise ToolError(f"Only web addresses (http, https) can be opened, not {url.scheme or 'a relative'}: ones.")
+            raise refused(f"Only web addresses (http, https) can be opened, not {url.scheme or 'a relative'}: ones.")
         if url.userinfo or "%" in host or not host:
-            raise ToolError("A web address with a user name, a password or no host is not opened. Give a plain one.")
+            raise refused("A web address with a user name, a password or no host is not opened. Give a plain one.")
         if self.base_url and _origin(url) == _origin(parse(self.base_url)):
             return url
         self._declared(url, host)
@@ -78,14 +82,14 @@ class Reach:
     def _declared(self, url: httpx.URL, host: str) -> None:
         fitting = [pattern for pattern in self.hosts if _matches(pattern, host)]
         if not fitting:
-            raise ToolError(f"{host} is not a host this connector has declared. It may reach: {self.named()}.")
+            raise refused(f"{host} is not a host this connector has declared. It may reach: {self.named()}.")
         if self.allow_private:
             return
         if url.scheme == "http" and not self.plain_http and not self.base_url:
-            raise ToolError(f"{host} was to be asked without encryption, which this connector does not permit.")
+            raise refused(f"{host} was to be asked without encryption, which this connector does not permit.")
         default = DEFAULT_PORTS[url.scheme]
         if (url.port or default) not in {int(pattern.partition(":")[2] or default) for pattern in fitting}:
-            raise ToolError(f"Port {url.port or default} of {host} is not one this connector may use.")
+            raise refused(f"Port {url.port or default} of {host} is not one this connector may use.")
 
     def _moved(self, url: httpx.URL) -> httpx.URL:
         base = parse(self.base_url)
@@ -94,7 +98,7 @@ class Reach:
 
     def _only_host(self) -> str:
         if len(self.hosts) != 1 or "*" in self.hosts[0]:
-            raise ToolError(f"Give the whole URL: the connector declares more than one host ({self.named()}).")
+            raise refused(f"Give the whole URL: the connector declares more than one host ({self.named()}).")
         return self.hosts[0]
 
     def named(self) -> str:
@@ -108,11 +112,11 @@ def parse(url: str) -> httpx.URL:
         ToolError: it is not one.
     """
     if any(ord(char) <= 32 or char == "\\" or ord(char) == 127 for char in url) or len(url) > 8000:
-        raise ToolError("That is not a web address: it has spaces, control characters or backslashes, or is too long.")
+        raise refused("That is not a web address: it has spaces, control characters or backslashes, or is too long.")
     try:
         return httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise ToolError(f"{url[:200]!r} is not a web address.") from error
+        raise refused(f"{url[:200]!r} is not a web address.") from error
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
@@ -130,14 +134,14 @@ def _matches(pattern: str, host: str) -> bool:
 
 def _value(name: str, values: Mapping[str, Any]) -> str:
     if name not in values:
-        raise ToolError(f"The URL needs a value for {{{name}}}: pass it in path=.")
+        raise refused(f"The URL needs a value for {{{name}}}: pass it in path=.")
     return str(values[name])
 
 
 def _host_label(name: str, values: Mapping[str, Any]) -> str:
     value = _value(name, values).lower()
     if not _LABEL.match(value):
-        raise ToolError(f"{value[:60]!r} cannot be part of a host name.")
+        raise refused(f"{value[:60]!r} cannot be part of a host name.")
     return value
 
 
@@ -145,7 +149,7 @@ def _segment(name: str, values: Mapping[str, Any]) -> str:
     value = _value(name, values)
     # Dots are not quoted by any rule, and "." or ".." would climb out of the path.
     if value in ("", ".", ".."):
-        raise ToolError(f"{name} must not be {value!r}.")
+        raise refused(f"{name} must not be {value!r}.")
     return _quoted(value)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ UNWANTED = re.compile(
 )
 
 
+WORDS = re.compile(r"[A-Za-z]+")
+
+
 @dataclass(frozen=True)
 class Result:
     """What a tool gives back when a plain value says too little.
@@ -42,18 +45,39 @@ class Result:
     answer: str = ""
 
 
-def outcome(returned: Any, *, max_chars: int, meta: Mapping[str, Any] | None = None) -> ToolOutcome:
-    """Shape whatever the function returned.
+def estimate(text: str) -> int:
+    """About how many tokens a model's tokenizer makes of `text`, rather too many than too few.
+
+    Words are one token for each five letters, digits and other signs one each, letters of other scripts one each.
+    """
+    words = WORDS.findall(text)
+    letters = sum(len(word) for word in words)
+    spaces = sum(map(text.count, " \n\t"))
+    return sum((len(word) + 4) // 5 for word in words) + len(text) - letters - spaces + text.count("\n")
+
+
+def outcome(
+    returned: Any,
+    *,
+    max_chars: int,
+    max_tokens: int = 0,
+    count: Callable[[str], int] = estimate,
+    meta: Mapping[str, Any] | None = None,
+) -> ToolOutcome:
+    """Shape whatever the function returned, its text within `max_chars` and, unless 0, `max_tokens`.
 
     Raises:
         ToolError: it returned something that has no JSON form.
     """
     result = returned if isinstance(returned, Result) else _result(returned)
     data = _jsonable(result.data)
-    text = result.text or _readable(data, max_chars)
+    text, removed, cut = _text(result, data, max_chars)
+    for _ in range(8 if max_tokens else 0):  # each round is nearer; the last one may still be a little over
+        if (tokens := count(text)) <= max_tokens:
+            break
+        max_chars = max(int(len(text) * max_tokens / tokens * 0.95), 60)
+        text, removed, cut = _text(result, data, max_chars)
     data, data_cut = fit(data, MAX_DATA_CHARS)
-    text, removed = clean(text)
-    text, cut = shorten(text, max_chars)
     answer, _ = clean(result.answer)
     notes = {**(meta or {}), **({"removed_characters": removed} if removed else {})}
     return ToolOutcome(
@@ -64,6 +88,13 @@ def outcome(returned: Any, *, max_chars: int, meta: Mapping[str, Any] | None = N
         truncated=cut or data_cut or "[cut:" in text,
         meta=notes,
     )
+
+
+def _text(result: Result, data: Any, max_chars: int) -> tuple[str, int, bool]:
+    """What the model reads, the characters taken out of it, and whether it was cut."""
+    text, removed = clean(result.text or _readable(data, max_chars))
+    text, cut = shorten(text, max_chars)
+    return text, removed, cut
 
 
 def _result(returned: Any) -> Result:

@@ -10,67 +10,30 @@ What can be turned is arguments (`ConnectOptions`); secrets are looked up at the
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-import httpx
 from langchain_core.tools import BaseTool
-from pydantic import SecretStr
 
-from trimtab.domain.errors import InvalidInput, NotFound, ToolError, TrimtabError, Unavailable
+from trimtab.domain.errors import InvalidInput, NotFound, TrimtabError, Unavailable
 from trimtab.domain.tool import Effect, ToolInfo, ToolOutcome
 
-from .binding import checked, langchain_tool, run_tool, tool_info
+from .binding import checked, langchain_tool, tool_info
 from .declare import Connector, Declaration
-from .discovery import GROUP, connector_in, installed
-from .http import Credential, Http
-from .reach import Reach
+from .discovery import connector_in, installed
+from .health import Health
+from .line import Line
+from .options import ConnectOptions, Override, from_environment
+from .sign_in import SignIn
 from .standing import CALLER, Standing, read_only
-from .transport import PinnedTransport, Resolver, system_resolver
+
+__all__ = ["CallError", "ConnectOptions", "ConnectorStatus", "Override", "ToolStatus", "Toolbox", "from_environment"]
 
 KEPT_ERRORS = 20
-
-
-@dataclass(frozen=True)
-class Override:
-    """What a person changed about one connector."""
-
-    base_url: str = ""
-    """Asked instead of each host the connector declares: a mirror, a server of one's own, a test."""
-    allow_private: bool = False
-    """Loopback and private networks, any port, plain http."""
-    user_agent: str = ""
-    """Some services ask for a way to contact you here."""
-
-
-def from_environment(name: str) -> SecretStr | None:
-    value = os.environ.get(name, "")
-    return SecretStr(value) if value else None
-
-
-@dataclass(frozen=True)
-class ConnectOptions:
-    """`enabled` None means all but `disabled`; otherwise only those named."""
-
-    enabled: frozenset[str] | None = None
-    disabled: frozenset[str] = frozenset()
-    overrides: Mapping[str, Override] = field(default_factory=dict)
-    secret: Callable[[str], SecretStr | None] = from_environment
-    ca_file: str = ""
-    """Certificate authorities to trust instead of the built-in list, as a PEM file."""
-    resolver: Resolver = system_resolver
-    below: Callable[[], httpx.AsyncBaseTransport] | None = None
-    """What opens the sockets, under the guard: recordings, a faulty server. None is the network."""
-    standing: Callable[[Connector], Standing] | None = None
-    """Who vouches for a connector. One without a badge runs read-only. None: the caller vouches for all."""
-    group: str = GROUP
 
 
 @dataclass(frozen=True)
@@ -100,7 +63,8 @@ class ConnectorStatus:
     description: str = ""
     hosts: tuple[str, ...] = ()
     auth: str = "none"
-    """``"none"`` needed, ``"ready"``, or ``"missing NAME"`` with the environment variable to set."""
+    """``"none"`` needed, ``"ready"``, ``"missing NAME"`` with the secret to set, ``"optional"`` and not set,
+    ``"not connected"``, ``"reconnect"`` (sign in again), or ``"unreadable: ..."`` with the reason."""
     tools: tuple[ToolStatus, ...] = ()
     enabled: bool = False
     error: str = ""
@@ -112,6 +76,7 @@ class ConnectorStatus:
     seconds: float = 0.0
     last_errors: tuple[CallError, ...] = ()
     """Newest last, at most 20."""
+    health: Health = Health()
 
 
 @dataclass
@@ -119,7 +84,8 @@ class _Entry:
     connector: Connector
     origin: str
     enabled: bool
-    tools: dict[str, BaseTool]
+    line: Line
+    tools: dict[str, BaseTool] = field(default_factory=dict)
     calls: int = 0
     failures: int = 0
     seconds: float = 0.0
@@ -166,7 +132,7 @@ class Toolbox:
         for declared in connector.tools.values():
             if declared.model_name in self._tools:
                 raise InvalidInput(f"Connector {connector.name!r}: a tool {declared.model_name!r} is already there.")
-        entry = _Entry(connector, origin, self._enabled_at_start(connector.name), {})
+        entry = _Entry(connector, origin, self._enabled_at_start(connector.name), Line(connector, self._options))
         for declared in connector.tools.values():
             entry.tools[declared.name] = langchain_tool(connector, declared, self._caller(entry, declared))
             self._tools[declared.model_name] = self._tools[declared.dotted] = (entry, declared)
@@ -175,9 +141,16 @@ class Toolbox:
 
     def remove(self, name: str) -> None:
         """Forget a connector that was added; calls to its tools are unknown from now on. Raises `NotFound`."""
+        if name not in self._entries and any(status.name == name for status in self._broken):
+            self._broken = [status for status in self._broken if status.name != name]
+            return
         entry = self._entry(name)
         del self._entries[name]
         self._tools = {known: found for known, found in self._tools.items() if found[0] is not entry}
+
+    def broken(self, status: ConnectorStatus) -> None:
+        """List a connector that could not be loaded, with its `error`."""
+        self._broken.append(status)
 
     def at_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have something that connectors need (a process, a connection) closed after them."""
@@ -217,6 +190,10 @@ class Toolbox:
         """
         entry, declared = self._find(name)
         return entry.tools[declared.name]
+
+    def sign_in(self, name: str) -> SignIn:
+        """How a connector is signed in. Raises `NotFound`, or `InvalidInput` for one that could not be loaded."""
+        return self._entry(name).line.sign_in
 
     def enable(self, name: str) -> None:
         """Turn a connector on. Raises `NotFound`."""
@@ -264,7 +241,7 @@ class Toolbox:
         entry.calls += 1
         try:
             self._permitted(entry.connector, declared)
-            return await self._tracked(self._with_http(entry.connector, declared, arguments))
+            return await self._tracked(entry.line.call(declared, arguments))
         except TrimtabError as error:
             entry.failures += 1
             entry.errors.append(CallError(time.time(), declared.dotted, error.message[:500]))
@@ -283,44 +260,6 @@ class Toolbox:
             raise
         finally:
             self._running.discard(task)
-
-    async def _with_http(
-        self, connector: Connector, declared: Declaration, arguments: Mapping[str, Any]
-    ) -> ToolOutcome:
-        credential, secret = self._credential(connector)
-        if not declared.http_parameters:
-            return await run_tool(declared, arguments, None, secret)
-        override = self._options.overrides.get(connector.name, Override())
-        reach = Reach(connector.hosts, connector.plain_http, override.base_url, override.allow_private)
-        transport = PinnedTransport(
-            allow_private=override.allow_private,
-            resolver=self._options.resolver,
-            ca_file=self._options.ca_file,
-            lookup_timeout=connector.limits.connect,
-            inner=self._options.below() if self._options.below else None,
-        )
-        http = Http(
-            reach,
-            limits=connector.limits,
-            retry=connector.retry,
-            transport=transport,
-            credential=credential,
-            user_agent=override.user_agent or f"{_agent()} ({connector.name} connector {connector.version})",
-        )
-        try:
-            return await run_tool(declared, arguments, http, secret)
-        finally:
-            await transport.aclose()
-
-    def _credential(self, connector: Connector) -> tuple[Credential | None, str]:
-        auth = connector.auth
-        if auth is None:
-            return None, ""
-        found = self._options.secret(auth.env)
-        if found is None:
-            raise ToolError(f"Connector {connector.name!r} needs {auth.env}. Set it, or turn the connector off.")
-        secret = found.get_secret_value()
-        return Credential(auth.header, auth.query, auth.prefix + secret), secret
 
     def _standing(self, connector: Connector) -> Standing:
         own: Standing | None = getattr(connector, "standing", None)
@@ -350,9 +289,6 @@ class Toolbox:
 
     def _status(self, entry: _Entry) -> ConnectorStatus:
         connector = entry.connector
-        auth = "none"
-        if connector.auth:
-            auth = "ready" if self._options.secret(connector.auth.env) else f"missing {connector.auth.env}"
         tools = tuple(
             ToolStatus(declared.dotted, tool_info(connector, declared), declared.json_schema())
             for _, declared in sorted(connector.tools.items())
@@ -362,7 +298,7 @@ class Toolbox:
             version=connector.version,
             description=connector.description,
             hosts=connector.hosts,
-            auth=auth,
+            auth=entry.line.sign_in.state(),
             tools=tools,
             enabled=entry.enabled,
             origin=entry.origin,
@@ -371,12 +307,8 @@ class Toolbox:
             failures=entry.failures,
             seconds=entry.seconds,
             last_errors=tuple(entry.errors),
+            health=entry.line.health,
         )
-
-
-@functools.cache
-def _agent() -> str:
-    return f"Trimtab/{version('trimtab')}"
 
 
 def off(entry: _Entry, tool: str) -> NotFound:

@@ -21,7 +21,7 @@ from typing import Any
 import certifi
 import httpx
 
-from trimtab.domain.errors import ToolError
+from trimtab.domain.errors import ToolBusy, ToolError
 
 from . import addresses
 
@@ -84,14 +84,20 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             async with asyncio.timeout(self._lookup_timeout):
                 found = list(await _in_thread(lambda: self._resolver(host.strip("[]"), port)))
         except TimeoutError:
-            raise ToolError(f"Could not reach {host}: looking up its name took too long. {CHECK}") from None
+            raise ToolError(
+                f"Could not reach {host}: looking up its name took too long. {CHECK}", reason="unreachable"
+            ) from None
         except (OSError, UnicodeError) as error:
-            raise ToolError(f"Could not reach {host}: {_lookup_problem(error)}. {CHECK}") from error
+            raise ToolError(
+                f"Could not reach {host}: {_lookup_problem(error)}. {CHECK}", reason="unreachable"
+            ) from error
         refused = [address for address in found if not addresses.allowed(address, private=self._private)]
         if refused or not found:
             raise ToolError(
                 f"{host} was not opened: its address is private, local or reserved. "
-                "Only addresses on the public internet are reached, unless the connector's settings allow private ones."
+                "Only addresses on the public internet are reached, unless the connector's settings allow private "
+                "ones.",
+                reason="not_permitted",
             )
         return found
 
@@ -136,7 +142,7 @@ def _pinned(request: httpx.Request, host: str, address: str) -> httpx.Request:
 async def _in_thread(lookup: Callable[[], Sequence[str]]) -> Sequence[str]:
     """Run a blocking lookup in a daemon thread: one that hangs must hold up neither the deadline nor the exit."""
     if not _lookups.acquire(blocking=False):
-        raise ToolError("Too many names are being looked up at once. Try again in a moment.")
+        raise ToolBusy("Too many names are being looked up at once. Try again in a moment.", reason="busy")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Sequence[str]] = loop.create_future()
 

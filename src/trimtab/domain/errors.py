@@ -17,6 +17,7 @@ TrimtabError
 │   └── ModelFileError       a weights file is missing, damaged or not what its hash says
 ├── DeadlineExceeded    504
 └── ToolError           goes back to the model as a result, never up to the person as a failure
+    └── ToolBusy             429  too many calls at once, no rate budget left, or the service is being spared
 """
 
 from __future__ import annotations
@@ -109,3 +110,14 @@ class ToolError(TrimtabError):
     """A tool could not do what was asked. The message is written for the model and shown on the tool's card."""
 
     code, status = "tool_error", 502
+
+
+class ToolBusy(ToolError):
+    """Nothing was sent: the connector is at its own limit, or its service is known to be down. `retry_after` is in
+    seconds."""
+
+    code, status = "tool_busy", 429
+
+    def __init__(self, message: str, *, retry_after: float = 1.0, **detail: Any) -> None:
+        super().__init__(message, retry_after=round(retry_after, 3), **detail)
+        self.retry_after = retry_after

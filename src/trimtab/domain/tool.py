@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -73,3 +74,8 @@ class RunDirectly(ABC):
     @abstractmethod
     async def outcome(self, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Check the arguments and run. Raises what `ainvoke` would."""
+
+
+CALL_ID: ContextVar[str] = ContextVar("trimtab_call_id", default="")
+"""Which call of a conversation is being run, where one is. A service that is asked to write is told a key made of it,
+so that a call that is run again after a crash is recognised there."""
