@@ -10,12 +10,15 @@ from urllib.parse import quote
 
 import typer
 
+from trimtab.cli import connectors_check
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trimtab.connect import ConnectorStatus, Toolbox, ToolOutcome, ToolStatus
 
 app = typer.Typer(no_args_is_help=True, help="List, switch and try the connectors.")
+connectors_check.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A connector's name, as `trimtab connectors list` shows it.")]

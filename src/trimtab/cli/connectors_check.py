@@ -1,0 +1,106 @@
+"""`trimtab connectors check` and `new`: whether a connector keeps what it declares, and a fresh one that does."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trimtab.connect import Connector
+    from trimtab.connect.conformance.requirement import Line, Report
+    from trimtab.settings import Settings
+
+MARKS = {"pass": "pass", "fail": "FAIL", "n/a": "n/a"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(check)
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A connector's name, or a Python file that holds one.")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Check these lines alone, by id or its beginning; no badge is made.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=10, max=100_000, help="Argument sets a tool is tried with.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often each fault is injected.")] = 1,
+    badge: Annotated[bool, typer.Option("--badge/--no-badge", help="Sign and keep what was found.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a connector offline: its declaration, its cassettes, fuzzed arguments, a faulty service. Then sign it."""
+    from trimtab.connect.conformance.badge import Badges
+    from trimtab.connect.conformance.runner import bench_for, lines, report
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    connector = find(name, settings)
+    began = time.monotonic()
+    found: list[Line] = []
+    with bench_for(connector, examples=examples, rounds=rounds) as bench:
+        for line in lines(bench, tuple(only or ())):
+            found.append(line)
+            if not as_json:
+                typer.echo(row(line))
+        whole = report(bench, found, began)
+    if not found:
+        from trimtab.domain.errors import NotFound
+
+        raise NotFound(f"No line of the check is called {', '.join(only or ())}.")
+    where = Badges(settings.home).award(whole) if badge and not only else None
+    if as_json:
+        typer.echo(json.dumps({**asdict(whole), "passed": whole.passed, "badge": where and str(where)}, indent=2))
+    else:
+        typer.echo(summary(whole, where))
+    if not whole.passed:
+        raise typer.Exit(1)
+
+
+def row(line: Line) -> str:
+    """Id, verdict, what must hold, how it was tested, what was found."""
+    text = f"{line.id:<23} {MARKS[line.status]:<5} {line.must} ({line.how})"
+    return f"{text}\n{'':<30}{_plain(line.reason)}" if line.status == "fail" else f"{text}: {_plain(line.reason)}"
+
+
+def summary(report: Report, where: Path | None) -> str:
+    counts = {status: sum(line.status == status for line in report.lines) for status in MARKS}
+    tried = ", ".join(f"{count:,} {what}" for what, count in report.figures.items())
+    told = (
+        f"\n{report.connector} {report.version}: {counts['pass']} passed, {counts['fail']} failed, "
+        f"{counts['n/a']} do not apply, in {report.seconds:.1f} s ({tried or 'nothing to try'})"
+    )
+    return f"{told}\nbadge: {where}" if where else told
+
+
+def find(name: str, settings: Settings) -> Connector:
+    """An installed connector, one of the settings' files, or one in the file `name`.
+
+    Raises:
+        NotFound: there is none of that name.
+        InvalidInput: it cannot be loaded.
+    """
+    from trimtab.connect.discovery import in_file, installed
+    from trimtab.domain.errors import InvalidInput, NotFound
+
+    if name.endswith(".py"):
+        return in_file(Path(name))
+    known: dict[str, Any] = {}
+    for found in installed():
+        if found.connector is not None:
+            known[found.connector.name] = found.connector
+        elif found.name == name:
+            raise InvalidInput(f"Connector {name!r} could not be loaded: {found.error}")
+    known |= {connector.name: connector for path in settings.connector_files for connector in [in_file(path)]}
+    if name not in known:
+        raise NotFound(f"There is no connector {name!r}. Installed: {', '.join(sorted(known)) or 'none'}.")
+    return known[name]  # type: ignore[no-any-return]
+
+
+def _plain(text: str) -> str:
+    from trimtab.cli.show import plain
+
+    return plain(text)
