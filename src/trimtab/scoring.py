@@ -20,7 +20,7 @@ from trimtab.align.network import Network
 from trimtab.align.reward_model import RewardModel
 from trimtab.domain.errors import InvalidInput, TrimtabError
 from trimtab.domain.judgement import Said
-from trimtab.works.align import Resolved
+from trimtab.works.resolved import Resolved
 
 MOST_TOKENS = 1024
 """Of a conversation and its answer. Rows of more than 512 were not trained on; a little more does no harm, and what is

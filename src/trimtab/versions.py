@@ -194,7 +194,7 @@ class Versions:
         def roll_back(connection: Connection) -> str:
             reason = _why_go(connection)  # once more: somebody may have changed it since
             if reason:
-                versions.roll_back(connection, by="trimtab", reason=reason, action="auto-rollback")
+                versions.roll_back(connection, by="trimtab", reason=reason, action=versions.AUTO_ROLLBACK)
             return reason
 
         # Counting thumbs reads all of them: nobody who writes waits for that unless there is something to do.
@@ -233,7 +233,10 @@ class Versions:
         try:
             await self._ready_voice(await self.database.read(versions.get, version_id))
         except TrimtabError as error:
-            self.fault = f"Version {version_id} cannot answer, so the model as installed does. {error.message}"
+            self.fault = (
+                f"Version {version_id} cannot answer, so the model as installed does. {error.message} To mend it: "
+                "trimtab models rollback, or promote another version."
+            )
             _log.error("%s", self.fault)
 
     async def _ready_voice(self, row: Mapping[str, Any]) -> Voice:

@@ -173,6 +173,9 @@ async def test_a_version_that_people_like_less_is_rolled_back_by_itself(app: Tri
     assert (await answer(app)).lineage.version.startswith("base_")
     told = (await app.database.read(versions.history))[0]
     assert (told["action"], told["reason"]) == ("auto-rollback", reason)
+    marked = {row["name"]: row["fell"] for row in await app.database.read(versions.listed)}
+    assert marked.pop("worse") == reason
+    assert not any(marked.values())
     assert await app.versions.watch_ratings() == ""
 
 

@@ -93,6 +93,8 @@ def _answering(serving: Mapping[str, Any], names: Mapping[str, str]) -> None:
 def verdict_badge(version: Mapping[str, Any]) -> Safe:
     if version["kind"] == "base":
         return badge("as installed")
+    if version.get("fell"):
+        return badge("rolled back by itself", "bad", f"{version['fell']}.")
     words, kind = VERDICTS.get(str(version["verdict"]), ("not judged", ""))
     return badge(words, kind, version["verdict_reason"])
 

@@ -50,6 +50,8 @@ def _evidence(version: Mapping[str, Any]) -> None:
     if version["kind"] == "base":
         note("The model as it was installed. There is nothing to prove.")
         return
+    if version.get("fell"):
+        notice("It answered, and was rolled back by itself.", f"{version['fell']}.", "bad")
     if not evidence:
         note("It has not been through the gate.")
         return

@@ -132,7 +132,7 @@ async def _serving(app: App) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    shown = {k: row.get(k) for k in ("id", "name", "kind", "status", "parent_id", "created_at", "serving", "rows")}
+    shown = {k: row.get(k) for k in ("id", "name", "kind", "status", "parent_id", "created_at", "serving", "rows", "fell")}
     manifest, evidence = row["manifest"], row["evidence"]
     return shown | {
         "base": manifest.get("base", ""),

@@ -56,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("database", _database),
         ("models", _models),
         ("engine", _engine),
+        ("version", _version),
         ("connectors", _connectors),
         ("web UI", _ui),
         ("server", _server),
@@ -132,6 +133,28 @@ def _engine(settings: Settings) -> Finding:
     return Finding("engine", True, found, f"pip install {package}")
 
 
+def _version(settings: Settings) -> Finding:
+    """The files of the version that should answer, against their hashes. The base is the engine's."""
+    import contextlib
+
+    from trimtab.app import open_database
+    from trimtab.domain.errors import TrimtabError
+    from trimtab.registry.registry import Registry
+    from trimtab.store import versions
+
+    with contextlib.closing(open_database(settings)) as database:
+        now = database.read_sync(versions.serving_or_none)
+        row = database.read_sync(versions.get, now["version_id"]) if now else None
+    if row is None or row["kind"] == "base":
+        return Finding("version", True, "the model as it was installed")
+    try:
+        Registry(settings.versions_dir).verified(row["id"])
+    except TrimtabError as error:
+        found = f"{row['name']} cannot answer, so the model as installed does: {error.message}"
+        return Finding("version", False, found, "trimtab models rollback, or promote another: trimtab models versions")
+    return Finding("version", True, f"{row['name']}, its files are whole")
+
+
 def _connectors(settings: Settings) -> Finding:
     from trimtab.app import open_toolbox
 
@@ -158,5 +181,6 @@ def _server(settings: Settings) -> Finding:
     parts = response.json()["parts"]
     down = [name for name, part in parts.items() if not part["ok"]]
     found = f"running at {settings.url}" + (f", not in order: {', '.join(down)}" if down else "")
-    mend = "open the Models page: it says why, and promotes another" if down == ["version"] else ""
+    why = "the Models page says why (so does `version` above): trimtab models rollback, or promote another"
+    mend = why if down == ["version"] else ""
     return Finding("server", not down, found, mend or f"look into {settings.logs_dir}")

@@ -42,8 +42,12 @@ def versions(as_json: AsJson = False) -> None:
         line = row["manifest"].get("lineage", {})
         verdict = row["evidence"].get("verdict", "")
         mark = "answers" if row["serving"] else ""
-        table.add_row(mark, row["id"], row["name"], line.get("method", ""), row["status"], verdict, str(row["rows"]))
+        state = "rolled back" if row["fell"] else row["status"]
+        table.add_row(mark, row["id"], row["name"], line.get("method", ""), state, verdict, str(row["rows"]))
     Console(highlight=False).print(table)
+    for row in rows:
+        if row["fell"]:
+            typer.echo(f"{row['name']} was rolled back by itself: {row['fell']}.")
 
 
 def promote(

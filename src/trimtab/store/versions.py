@@ -18,6 +18,7 @@ from .alignment import promotions, serving, version_rows, versions
 from .pages import pages
 from .schema import feedback, messages
 
+AUTO_ROLLBACK = "auto-rollback"
 CANDIDATE, READY, HELD, RETIRED = "candidate", "ready", "held", "retired"
 
 
@@ -87,12 +88,22 @@ def get(connection: Connection, version_id: str) -> dict[str, Any]:
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:
-    """All versions, oldest first, each with `serving` and `rows` (judgements that shaped it)."""
+    """All versions, oldest first, each with `serving`, `rows` (judgements that shaped it) and `fell`: why it was rolled
+    back by itself, where that was the last thing that became of it."""
     now = _serving_row(connection) or {}
     grouped = select(version_rows.c.version_id, func.count()).group_by(version_rows.c.version_id)
     counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(grouped)}
     rows = connection.execute(select(versions).order_by(versions.c.created_at, versions.c.id))
-    return [{**row._mapping, "serving": row.id == now.get("version_id"), "rows": counts.get(row.id, 0)} for row in rows]
+    fell = _fallen(connection)
+    return [
+        {
+            **row._mapping,
+            "serving": row.id == now.get("version_id"),
+            "rows": counts.get(row.id, 0),
+            "fell": fell.get(row.id, ""),
+        }
+        for row in rows
+    ]
 
 
 def current(connection: Connection) -> dict[str, Any]:
@@ -246,6 +257,17 @@ def ratings(connection: Connection, version_id: str) -> tuple[int, int]:
         )
     ).one()
     return int(ups), int(given)
+
+
+def _fallen(connection: Connection) -> dict[str, str]:
+    """Of each version that was rolled back by itself and not promoted since: why."""
+    fell: dict[str, str] = {}
+    switched = promotions.c.action != "canary"
+    for row in connection.execute(select(promotions).where(switched).order_by(promotions.c.seq)):
+        fell.pop(row.version_id, None)
+        if row.action == AUTO_ROLLBACK:
+            fell[row.previous_id] = row.reason
+    return fell
 
 
 def _remember_rows(connection: Connection, version_id: str, ids: Iterable[str]) -> None:
