@@ -25,7 +25,8 @@ from sqlalchemy import Connection
 
 from trimtab.align.jobs import Jobs
 from trimtab.connect.discovery import in_file
-from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox
+from trimtab.connect.mcp import Book, Servers, Ways
+from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox, from_environment
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
@@ -35,8 +36,10 @@ from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
+from trimtab.gathering import Reading
 from trimtab.registry.registry import Registry
 from trimtab.reward import RewardModels
+from trimtab.second_answers import SecondAnswers
 from trimtab.settings import Settings
 from trimtab.store import people, runners, threads, turns
 from trimtab.store.database import Database
@@ -127,6 +130,7 @@ class Trimtab:
         self.model = model
         self.profile = profile
         self.toolbox = toolbox
+        self.mcp = open_servers(settings, toolbox)
         self.library = library
         self.embedder = embedder
         self.served = served
@@ -157,6 +161,9 @@ class Trimtab:
             database, registry, served, given, warm=self._warm, longest_turn=2 * settings.turn_seconds
         )
         self.trainings = Trainings(settings, database, registry)
+        reading = Reading(self.profile, self.orchestrator.count)
+        self.second_answers = SecondAnswers(database, self.versions, reading, lambda: self.runner.running > 0)
+        self._answering_again: asyncio.Task[int] | None = None
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
         self._sweeper: asyncio.Task[None] | None = None
@@ -235,6 +242,7 @@ class Trimtab:
 
     async def _stop(self) -> None:
         await _ended(self._sweeper)
+        await _ended(self._answering_again)
         await self.runner.close()
         await self.rewards.aclose()
         await _ended(self._heart)  # only now: while turns were ending this process was alive
@@ -276,6 +284,8 @@ class Trimtab:
                     await self._close_abandoned()
                 await self.versions.refresh()
                 await self.versions.watch_ratings()
+                if self._answering_again is None or self._answering_again.done():
+                    self._answering_again = asyncio.create_task(self.second_answers.go_on(), name="answer again")
                 await self.database.write(turns.expire)
                 ours = [*self.runner.turns(), *self._taking_up]
                 await self.database.write(turns.close_orphans, self.runner.id, ours)
@@ -498,7 +508,7 @@ class Trimtab:
             )
 
 
-async def _ended(task: asyncio.Task[None] | None) -> None:
+async def _ended(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -549,6 +559,15 @@ def open_toolbox(settings: Settings) -> Toolbox:
     for path in settings.connector_files:
         toolbox.add(in_file(path), origin=str(path))
     return toolbox
+
+
+def open_servers(settings: Settings, toolbox: Toolbox) -> Servers:
+    """The MCP servers that were added, as connectors of the toolbox. None is started by this.
+
+    Raises:
+        InvalidInput: the file that lists them cannot be read.
+    """
+    return Servers(Book(settings.home / "mcp.json"), toolbox, Ways(from_environment))
 
 
 def serving_options(settings: Settings) -> Any:

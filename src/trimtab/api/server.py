@@ -19,6 +19,7 @@ from trimtab.labelling import Labelling
 from . import (
     align,
     connectors,
+    connectors_mcp,
     documents,
     feedback,
     guard,
@@ -77,6 +78,7 @@ def create_app(app: Trimtab) -> FastAPI:
         labelling,
         documents,
         connectors,
+        connectors_mcp,
         learn,
         align,
     ):

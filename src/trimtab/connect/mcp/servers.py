@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from trimtab.domain.errors import Conflict, InvalidInput, NotFound
+from trimtab.domain.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound
 from trimtab.domain.tool import Effect
 
 from ..declare import HOST, Connector
@@ -29,6 +29,11 @@ from .reach import Endpoint
 from .supervisor import Supervised
 from .ways import Ways
 
+if TYPE_CHECKING:
+    from .link import Link
+
+Answer = TypeVar("Answer")
+
 RESOURCES = "resources"
 """Stands for reading resources, among the names of tools that only read."""
 MAX_CHARS = 8000
@@ -40,7 +45,7 @@ class Found:
 
     server: Server
     tools: tuple[Definition, ...] = ()
-    refused: Mapping[str, str] = ()  # type: ignore[assignment]
+    refused: Mapping[str, str] = field(default_factory=dict)
     """Tools that cannot be used, with the reason."""
     resources: bool = False
     prompts: tuple[str, ...] = ()
@@ -75,6 +80,42 @@ class Found:
     @property
     def unchanged(self) -> bool:
         return not self.gone and not any(self.change(tool) for tool in self.tools)
+
+    def wire(self) -> dict[str, Any]:
+        """For a face: what is offered, what the server hints, what was approved and what is different now."""
+        called = self.called()
+        return {
+            **described(self.server),
+            "says": self.says,
+            "protocol": self.protocol,
+            "sha256": self.sha256,
+            "hinted": sorted(self.hinted),
+            "refused": dict(self.refused),
+            "gone": list(self.gone),
+            "unchanged": self.unchanged,
+            "has_resources": self.resources,
+            "prompts": list(self.prompts),
+            "tools": [self._tool(tool, called[tool.name]) for tool in self.tools],
+        }
+
+    def called(self) -> dict[str, str]:
+        """What each tool is called here; those that were approved before keep their names."""
+        known = {pinned.definition.name: pinned.called for pinned in self.server.tools}
+        return naming.names([tool.name for tool in self.tools], known)
+
+    def _tool(self, tool: Definition, called: str) -> dict[str, Any]:
+        pinned = self.server.pin(tool.name)
+        change = self.change(tool)
+        return {
+            "name": tool.name,
+            "called": called,
+            "description": tool.told,
+            "schema": tool.usable(),
+            "hints": {"only_reads": tool.only_reads, "destroys": tool.destroys},
+            "effect": pinned.effect if pinned and not change else "",
+            "change": change,
+            "was": pinned.definition.told if pinned and change else "",
+        }
 
 
 class Servers:
@@ -147,6 +188,28 @@ class Servers:
         await self._uninstall(name)
         self.book.drop(name)
 
+    def listed(self) -> list[dict[str, Any]]:
+        """All of them, with whether they run just now."""
+        return [
+            {**described(server), "running": (known := self._running.get(name)) is not None and known.running}
+            for name, server in sorted(self.book.servers.items())
+        ]
+
+    async def prompts(self, name: str) -> list[dict[str, Any]]:
+        """The prompts of a server, for a person. Raises `NotFound`, `Unavailable`, `ToolError`."""
+        return await self._asked(name, offered.prompts)
+
+    async def prompt(self, name: str, prompt: str, arguments: Mapping[str, str]) -> list[dict[str, str]]:
+        """One of them filled in, as messages with a role and a text."""
+        return await self._asked(name, lambda link: offered.fill(link, prompt, arguments))
+
+    async def _asked(self, name: str, ask: Callable[[Link], Awaitable[Answer]]) -> Answer:
+        try:
+            async with asyncio.timeout(self.book.get(name).timeout):
+                return await self.running(name).use(ask)
+        except TimeoutError:
+            raise DeadlineExceeded(f"MCP server {name!r} did not answer in time.") from None
+
     async def aclose(self) -> None:
         """End every server that runs."""
         running, self._running = self._running, {}
@@ -185,6 +248,30 @@ class Servers:
         if supervised is not None:
             self._toolbox.remove(name)
             await supervised.close()
+
+
+def described(server: Server) -> dict[str, Any]:
+    """A server as people see it: no value of its environment, no secret."""
+    reached = server.reached
+    how: dict[str, Any] = (
+        {"url": reached.url, "headers": dict(reached.headers), "local": reached.local}
+        if isinstance(reached, Endpoint)
+        else {
+            "argv": list(reached.argv),
+            "env": sorted(reached.env),
+            "secrets": list(reached.secrets),
+            "cwd": reached.cwd,
+        }
+    )
+    return {
+        "name": server.name,
+        **how,
+        "timeout": server.timeout,
+        "says": server.says,
+        "approved_at": server.approved_at,
+        "resources": server.resources,
+        "approved": [{"name": t.definition.name, "called": t.called, "effect": t.effect} for t in server.tools],
+    }
 
 
 class McpConnector(Connector):
@@ -251,7 +338,7 @@ def _approved(found: Found, reads: Collection[str] | None) -> Server:
             raise InvalidInput(
                 f"MCP server {old.name!r} has no tool {unknown[0]!r}. It has: {', '.join(sorted(known))}."
             )
-    called = naming.names([tool.name for tool in found.tools], {t.definition.name: t.called for t in old.tools})
+    called = found.called()
     tools = tuple(Approved(t, called[t.name], _effect(found, t, reads)) for t in found.tools)
     resources = None
     if found.resources:
