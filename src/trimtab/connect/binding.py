@@ -13,7 +13,7 @@ from langchain_core.tools import StructuredTool
 from pydantic import PrivateAttr, ValidationError
 from typing_extensions import override
 
-from trimtab.domain.errors import InvalidInput, ToolError
+from trimtab.domain.errors import Conflict, InvalidInput, ToolError
 from trimtab.domain.tool import METADATA_KEY, Effect, RunDirectly, Source, ToolInfo, ToolOutcome
 
 from . import schema
@@ -126,6 +126,7 @@ async def run_tool(
     Raises:
         ToolError: it failed, or took longer than its declared timeout.
         InvalidInput: the function itself found an argument wrong.
+        Conflict: what it would have called is not what was approved.
     """
     injected = dict.fromkeys(declared.http_parameters, http)
     end = asyncio.get_running_loop().time() + declared.timeout if until is None else until
@@ -136,7 +137,7 @@ async def run_tool(
             else:
                 returned = await declared.function(**arguments, **injected)
         shaped = _shaped(declared, returned, http, count)
-    except (ToolError, InvalidInput) as error:
+    except (ToolError, InvalidInput, Conflict) as error:
         raise type(error)(secrets.redact(error.message), **error.detail) from (None if secrets else error)
     except TimeoutError as error:
         if not deadline.expired():

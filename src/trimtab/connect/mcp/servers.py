@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from trimtab.domain.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound
+from trimtab.domain.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, ToolError, Unavailable
 from trimtab.domain.tool import Effect
 
 from ..declare import HOST, Connector
@@ -299,7 +299,10 @@ def connector_of(server: Server, supervised: Supervised) -> Connector:
 
 def _caller(supervised: Supervised, approved: Approved, dotted: str) -> Any:
     async def call(arguments: Mapping[str, Any]) -> Result:
-        return await supervised.call(approved, dotted, arguments)
+        try:
+            return await supervised.call(approved, dotted, arguments)
+        except Unavailable as error:
+            raise ToolError(error.message) from None
 
     return call
 
