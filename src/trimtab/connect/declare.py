@@ -188,20 +188,20 @@ class Connector:
         self, name: str, function: Callable[..., Awaitable[Any]], given: Mapping[str, Any], **facts: Any
     ) -> None:
         """Declare a tool whose arguments a JSON schema from elsewhere describes. `function` is given them as one
-        mapping. `facts` are `description`, `effect`, `examples`, `untrusted`, `timeout` and `max_chars`.
+        mapping. `facts` are `description`, `effect`, `examples`, `untrusted`, `timeout` and `max_chars`, and
+        `http_parameters`: the names by which `function` is also given an `Http`.
 
         Raises:
             InvalidInput: the name cannot be one, or is taken.
         """
         dotted, model_name = self._names(name)
-        defaults = {"examples": (), "untrusted": True, "timeout": 20.0, "max_chars": 6000}
+        defaults = {"examples": (), "untrusted": True, "timeout": 20.0, "max_chars": 6000, "http_parameters": ()}
         self.tools[name] = Declaration(
             name=name,
             dotted=dotted,
             model_name=model_name,
             function=function,
             arguments=schema.AsGiven,
-            http_parameters=(),
             given=given,
             **{**defaults, **facts},
         )
