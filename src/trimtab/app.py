@@ -31,12 +31,12 @@ from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
 from trimtab.domain.ownership import FolderLock
+from trimtab.gathering import Reading
 from trimtab.orchestrator.best_of import MOST
 from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
-from trimtab.gathering import Reading
 from trimtab.registry.registry import Registry
 from trimtab.reward import RewardModels
 from trimtab.second_answers import SecondAnswers

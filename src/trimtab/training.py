@@ -100,6 +100,14 @@ class Trainings:
         order = {"recipe": wanted.model_dump(), "resolved": resolved}
         return await asyncio.to_thread(self.jobs.submit, kind, order, by=by, needs_mib=NEEDS_MIB)
 
+    async def again(self, version: Mapping[str, Any], *, by: str) -> Job:
+        """Train by a version's recipe once more, on what is there now: without what was deleted since.
+
+        Raises:
+            InvalidInput: it is the base, or came without a recipe.
+        """
+        return await self.submit("align", recipe_of(version), by=by)
+
     def _resolved(self, recipe: Recipe) -> dict[str, Any]:
         """What the worker cannot look up itself: the weights, who answers now, people's feedback as a data set."""
         _check_extra()
@@ -162,6 +170,20 @@ class Trainings:
             versions.judge(connection, version.id, status, evidence)
 
         await self.database.write(known)
+
+
+def recipe_of(version: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that made a version, from its row.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    recipe = version["manifest"].get("lineage", {}).get("recipe") or {}
+    if not recipe:
+        raise InvalidInput(
+            f"{version['name']} has no recipe to train it by again. Order a training: trimtab align rlhf"
+        )
+    return dict(recipe)
 
 
 def _check_extra() -> None:

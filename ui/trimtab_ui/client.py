@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -167,6 +168,10 @@ class Client:
     def set_consent(self, feedback_id: str, consent: bool) -> dict[str, Any]:
         return self._json("PATCH", f"/v1/feedback/{feedback_id}", json={"consent": consent})
 
+    def forget(self, person: str) -> dict[str, Any]:
+        """Delete all that a person said: ``{"feedback", "datasets", "versions"}``, the versions it had shaped."""
+        return self._json("DELETE", f"/v1/feedback/of/{quote(person, safe='')}", timeout=SLOW)
+
     # --- versions of the model
 
     def versions(self) -> dict[str, Any]:
@@ -192,6 +197,10 @@ class Client:
     def promote(self, version_id: str, reason: str, *, anyway: bool = False) -> dict[str, Any]:
         body = {"reason": reason, "anyway": anyway}
         return self._json("POST", f"/v1/versions/{version_id}/promote", json=body, timeout=SLOW)
+
+    def retrain(self, version_id: str) -> dict[str, Any]:
+        """Order a training by its recipe on what is left: ``{"job", "name"}``."""
+        return self._json("POST", f"/v1/versions/{version_id}/retrain", timeout=SLOW)
 
     def roll_back(self, reason: str) -> dict[str, Any]:
         return self._json("POST", "/v1/versions/rollback", json={"reason": reason}, timeout=SLOW)

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from . import look, session
+from . import forgetting, look, session
 from .markup import Safe, badge, draw, note, tag
 from .untrusted import plain, render_untrusted
 
@@ -25,6 +25,7 @@ def draw_given() -> None:
     if everybody:
         found = session.client().outcomes(everybody=True)
     rows = list(found["feedback"])
+    forgetting.draw_forget()
     if not rows:
         note("Nothing yet. Rate an answer here or in the chat.")
         return

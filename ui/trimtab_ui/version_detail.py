@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from . import look, session
+from . import forgetting, look, session
 from .cards import code
 from .client import UiError
 from .markup import badge, draw, note, notice, table, tag
@@ -102,12 +102,14 @@ def _feedback(version: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """What the person's own words were that this version learnt from, and what they changed."""
     found = session.client().version_feedback(str(version["id"]))
     mine, rows = list(found["feedback"]), int(found["rows"])
+    shaped = sum(bool(said.get("shaped", True)) for said in mine)
+    _deleted(version)
     if not rows:
         note("No feedback given here shaped this version.")
-        return
-    others = rows - len(mine)
-    note(f"{len(mine)} of your judgements shaped this version", f", and {others} of others or withdrawn since"
-         if others else "", ".")  # fmt: skip
+    else:
+        others = rows - shaped
+        note(f"{shaped} of your judgements shaped this version", f", and {others} of others or withdrawn since"
+             if others else "", ".")  # fmt: skip
     samples = {str(s.get("prompt", "")).strip(): s for s in (version["evidence"] or {}).get("samples") or ()}
     for number, said in enumerate(mine[:SHOWN]):
         with st.container(border=True, key=f"shaped-{number}"):
@@ -115,11 +117,21 @@ def _feedback(version: Mapping[str, Any], names: Mapping[str, str]) -> None:
                      cls="tt-card-head"))  # fmt: skip
             note(tag("strong", said["question"] or ""))
             sample = samples.get(str(said["question"] or "").strip())
-            if sample:
+            if said.get("after"):
+                _pair({"before": said["completion"], "after": said["after"]}, f"shaped-{number}")
+            elif sample:
                 _pair(sample, f"shaped-{number}")
             else:
                 render_untrusted(str(said["completion"]))
                 _ask_again(version, said, number, names)
+
+
+def _deleted(version: Mapping[str, Any]) -> None:
+    """A version that learnt from what somebody deleted since, and the way to one that did not."""
+    gone = int(version.get("rows_deleted") or 0)
+    if gone:
+        notice(f"{gone} of the judgements this version learnt from were deleted since.", "A model cannot unlearn.")
+        forgetting.draw_retrain(version)
 
 
 def _words(said: Mapping[str, Any]) -> str:

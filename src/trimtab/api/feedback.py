@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,9 +11,9 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from trimtab.align.blame import REASONS
-from trimtab.app import Trimtab
+from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.domain.errors import Forbidden, InvalidInput, NotFound
-from trimtab.gathering import Outcome, Outcomes, Reading
+from trimtab.gathering import Outcome, Outcomes, Reading, datasets_dir, forget_person
 from trimtab.store import feedback, judgements, versions
 from trimtab.store.once import once
 
@@ -154,6 +155,17 @@ async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> d
 async def withdraw(app: App, caller: Known, feedback_id: str) -> Response:
     await app.database.write(feedback.withdraw, caller.id, feedback_id)
     return Response(status_code=204)
+
+
+@router.delete("/of/{person}")
+async def forget(request: Request, app: App, caller: Known, person: str) -> dict[str, Any]:
+    """Delete all that a person said, what others said about the person's conversations, and every dataset it is in.
+    Answers with the versions it had shaped: `POST /v1/versions/{id}/retrain` trains one again without it. People may do
+    that for themselves, whoever runs this for anybody."""
+    if caller.name not in (person, LOCAL_USER):
+        raise Forbidden("You may delete what you said yourself. For somebody else ask whoever runs this.")
+    gone = await asyncio.to_thread(forget_person, app.database, datasets_dir(app.settings), person)
+    return {"feedback": gone.feedback, "datasets": gone.datasets, "versions": gone.versions}
 
 
 def _keep(connection: Connection, owner: str, body: Thumb | Preference | Edit, terms: feedback.Terms) -> dict[str, Any]:

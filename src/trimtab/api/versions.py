@@ -79,7 +79,9 @@ async def one(app: App, caller: Known, version: str) -> dict[str, Any]:
     row = await app.database.read(versions.get, version)
     rows = await app.database.read(versions.rows_of, row["id"])
     evidence = _evidence(row, caller)
-    return _entry(row) | {"manifest": row["manifest"], "evidence": evidence, "rows": len(rows)}
+    gone = await app.database.read(versions.deleted_from, row["id"])
+    told = {"manifest": row["manifest"], "evidence": evidence, "rows": len(rows), "rows_deleted": gone}
+    return _entry(row) | told
 
 
 @router.get("/{version}/card")
@@ -92,11 +94,13 @@ async def its_card(app: App, caller: Known, version: str) -> dict[str, Any]:
 
 @router.get("/{version}/feedback")
 async def its_feedback(app: App, caller: Known, version: str) -> dict[str, Any]:
-    """What the caller said that shaped this version. Of other people's judgements only the number is told."""
+    """What the caller said that shaped this version, or that it answered again (`after`). Of other people's judgements
+    only the number is told."""
     row = await app.database.read(versions.get, version)
     mine = await app.database.read(versions.said_in, row["id"], caller.id)
     everybody = await app.database.read(versions.rows_of, row["id"])
-    shown = ("id", "message_id", "kind", "label", "value", "text", "reason", "question", "completion", "updated_at")
+    shown = ("id", "message_id", "kind", "label", "value", "text", "reason", "question", "completion", "updated_at",
+             "shaped", "after")  # fmt: skip
     return {"feedback": [{name: said[name] for name in shown} for said in mine], "rows": len(everybody)}
 
 
@@ -111,6 +115,14 @@ async def diff(app: App, caller: Known, version: str, other: str) -> dict[str, A
 async def promote(app: App, caller: Operator, version: str, body: Promotion) -> dict[str, Any]:
     await app.versions.promote(version, by=caller.name, reason=body.reason, anyway=body.anyway)
     return await _serving(app)
+
+
+@router.post("/{version}/retrain", status_code=202)
+async def retrain(app: App, caller: Operator, version: str) -> dict[str, Any]:
+    """Order a training by the same recipe on the feedback that is left. Its version has a name of its own."""
+    row = await app.database.read(versions.get, version)
+    job = await app.trainings.again(row, by=caller.name)
+    return {"job": job.id, "name": row["name"]}
 
 
 TEXTS = ("samples", "reward", "judge")
@@ -132,7 +144,9 @@ async def _serving(app: App) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    shown = {k: row.get(k) for k in ("id", "name", "kind", "status", "parent_id", "created_at", "serving", "rows", "fell")}
+    shown = {
+        k: row.get(k) for k in ("id", "name", "kind", "status", "parent_id", "created_at", "serving", "rows", "fell")
+    }
     manifest, evidence = row["manifest"], row["evidence"]
     return shown | {
         "base": manifest.get("base", ""),

@@ -85,6 +85,21 @@ def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def again(
+    version: Annotated[str, typer.Argument(help="A version's id or name, from `trimtab models versions`.")],
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train by a version's recipe once more, on the feedback that is there now: without what was deleted since."""
+    from trimtab.store import versions
+    from trimtab.training import recipe_of
+
+    with _trainings() as trainings:
+        row = trainings.database.read_sync(versions.get, version)
+    _order(recipe_of(row), detach, as_json)
+
+
+@app.command()
 def status(
     job: Annotated[str | None, typer.Argument(help="One job; none lists all.")] = None, as_json: AsJson = False
 ) -> None:

@@ -263,6 +263,7 @@ def delete_person(
         typer.echo(
             _plain(f"It had shaped version {version['name']} ({version['status']}, {version['rows']} judgements).")
         )
+        typer.echo(_plain(f"  A model cannot unlearn. Train it again without: trimtab align again {version['name']}"))
 
 
 # ---------------------------------------------------------------------- inside

@@ -3,7 +3,8 @@
 A version's files lie in the registry's folder; here is what must change in one transaction. `serving` has one row.
 `promotions` is append-only: how the serving version came to be, with the evidence it was let through on.
 `version_rows` says which feedback shaped which version; it keeps the owner's id, so that deleting a person's feedback
-still finds the versions it shaped.
+still finds the versions it shaped. `second_answers` and `replays` quote what people were answered, and go with the
+feedback they are about.
 """
 
 from __future__ import annotations
@@ -68,4 +69,25 @@ promotions = Table(
     Column("evidence", JSON, nullable=False),
     Column("at", Float, nullable=False),
     sqlite_autoincrement=True,
+)
+
+second_answers = Table(
+    "second_answers",
+    metadata,
+    Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    Column("feedback_id", ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("feedback_id", ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True),
+    Column("blame", String(16), nullable=False),  # model, retrieval, tool
+    Column("why", Text, nullable=False),
+    Column("context", Text, nullable=False),  # what the model was given this time
+    Column("answers", JSON, nullable=False),
+    Column("score", Float, nullable=False),  # 0 to 1, the mean of its answers
+    Column("at", Float, nullable=False),
 )

@@ -63,7 +63,7 @@ def records(connection: Connection) -> list[Record]:
     wanted = {row["message_id"] for row in rows} | {row["other_id"] for row in rows if row["other_id"]}
     found = answers(connection, wanted)
     decided = decisions(connection)
-    refused = _refused(connection)
+    refused = refused_answers(connection)
     return [
         Record(
             row,
@@ -90,7 +90,7 @@ def _feedback(connection: Connection) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in rows]
 
 
-def _refused(connection: Connection) -> set[str]:
+def refused_answers(connection: Connection) -> set[str]:
     """Answers whose own person said, of any of their feedback on it, that it must not train."""
     mine = feedback.c.owner_id == threads.c.owner_id
     query = (

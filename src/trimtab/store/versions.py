@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select, update
 
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
-from .alignment import promotions, serving, version_rows, versions
+from .alignment import promotions, second_answers, serving, version_rows, versions
 from .pages import pages
 from .schema import feedback, messages
 
@@ -224,18 +224,40 @@ def shaped_by_feedback(connection: Connection, feedback_id: str) -> list[str]:
 
 
 def said_in(connection: Connection, version_id: str, owner: str) -> list[dict[str, Any]]:
-    """What a person said that shaped a version, the latest first: each judgement with the question and the answer it is
-    about. What was withdrawn since is gone."""
+    """What a person said that shaped a version, or that the version answered again, the latest first: each judgement
+    with the question and the answer it is about, `shaped`, and `after`: what the version says instead, where it was
+    asked (see `second_answers`). What was withdrawn since is gone."""
     questions = messages.alias()
+    shaped = (version_rows.c.feedback_id == feedback.c.id) & (version_rows.c.version_id == version_id)
+    again = (second_answers.c.feedback_id == feedback.c.id) & (second_answers.c.version_id == version_id)
     rows = connection.execute(
-        select(feedback, messages.c.text.label("completion"), questions.c.text.label("question"))
-        .join(version_rows, version_rows.c.feedback_id == feedback.c.id)
+        select(
+            feedback,
+            messages.c.text.label("completion"),
+            questions.c.text.label("question"),
+            version_rows.c.version_id.is_not(None).label("shaped"),
+            second_answers.c.text.label("after"),
+        )
         .join(messages, messages.c.id == feedback.c.message_id)
         .outerjoin(questions, questions.c.id == messages.c.parent_id)
-        .where(version_rows.c.version_id == version_id, version_rows.c.owner_id == owner)
+        .outerjoin(version_rows, shaped)
+        .outerjoin(second_answers, again)
+        .where(feedback.c.owner_id == owner)
+        .where(version_rows.c.version_id.is_not(None) | second_answers.c.version_id.is_not(None))
         .order_by(feedback.c.updated_at.desc(), feedback.c.id)
     )
-    return [dict(row._mapping) for row in rows]
+    return [{**row._mapping, "shaped": bool(row.shaped)} for row in rows]
+
+
+def deleted_from(connection: Connection, version_id: str) -> int:
+    """How many of the judgements that shaped a version are not there any more: withdrawn, or deleted with a person's
+    data."""
+    there = select(feedback.c.id)
+    return connection.execute(
+        select(func.count())
+        .select_from(version_rows)
+        .where(version_rows.c.version_id == version_id, version_rows.c.feedback_id.not_in(there))
+    ).scalar_one()
 
 
 def rows_of(connection: Connection, version_id: str) -> list[str]:
