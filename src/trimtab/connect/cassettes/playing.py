@@ -19,12 +19,15 @@ from pydantic import SecretStr
 
 from trimtab.domain.errors import ToolError
 
-from ..toolbox import ConnectOptions
+from ..oauth import Tokens
+from ..options import ConnectOptions
 from ..transport import tls
+from ..vault import Memory
 from .scrub import REMOVED, Scrubber
 from .tape import KEPT_HEADERS, Exchange, Tape
 
 MAX_RECORDED = 5_000_000
+OLD_TOKEN, NEW_TOKEN = "placeholder-for-the-old-token", "placeholder-for-the-new-token"
 PUBLIC_ADDRESS = "93.184.215.14"
 """What every name means while nothing is opened: a public address, so that the guard has something to check."""
 
@@ -49,12 +52,31 @@ def recording(tape: Tape, scrubber: Scrubber, options: ConnectOptions = ConnectO
 def replaying(tapes: Sequence[Tape], options: ConnectOptions = ConnectOptions()) -> ConnectOptions:
     """Options that open nothing: requests are answered from `tapes`. Keys are placeholders."""
     player = Player(tapes)
-    return replace(options, below=lambda: player, resolver=without_network, secret=placeholder)
+    return replace(options, below=lambda: player, resolver=without_network, secret=placeholder, keeper=SignedIn())
 
 
 def placeholder(name: str) -> SecretStr:
     """What stands for a key where none is needed."""
     return SecretStr(f"placeholder-for-{name}")
+
+
+class SignedIn(Memory):
+    """Keeps a placeholder for every connector's tokens: whoever replays has signed in nowhere."""
+
+    def __call__(self, name: str) -> SecretStr | None:
+        kept = super().__call__(name)
+        if kept is None and name.startswith("TRIMTAB_TOKENS_"):
+            return SecretStr(Tokens(OLD_TOKEN, "placeholder-for-refresh").text())
+        return kept
+
+
+def asks_for_token(method: str, sent: Any) -> bool:
+    """Whether this request goes to a token endpoint. Such are never recorded, and always answered alike."""
+    return method == "POST" and isinstance(sent, str) and "grant_type=" in sent
+
+
+def token_answer(token: str = NEW_TOKEN) -> bytes:
+    return json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": 3600}).encode()
 
 
 def without_network(host: str, port: int) -> list[str]:
@@ -104,9 +126,10 @@ class Recorder(httpx.AsyncBaseTransport):
             await response.aclose()
         body = httpx.Response(response.status_code, headers=response.headers, content=raw).content
         kept = {name.lower(): value for name, value in response.headers.items() if name.lower() in KEPT_HEADERS}
-        self._tape.exchanges.append(
-            Exchange(request.method, asked_url(request), response.status_code, kept, body, sent_body(sent))
-        )
+        if not asks_for_token(request.method, sent_body(sent)):
+            self._tape.exchanges.append(
+                Exchange(request.method, asked_url(request), response.status_code, kept, body, sent_body(sent))
+            )
         return httpx.Response(response.status_code, headers=kept, stream=httpx.ByteStream(body))
 
     async def aclose(self) -> None:
@@ -127,6 +150,8 @@ class Player(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url, sent = asked_url(request), sent_body(await request.aread())
         self.asked.append((request.method, url))
+        if asks_for_token(request.method, sent):
+            return httpx.Response(200, stream=httpx.ByteStream(token_answer()))
         exchange = self._find(request.method, url, sent)
         return httpx.Response(
             exchange.status,

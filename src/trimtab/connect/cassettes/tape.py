@@ -44,8 +44,6 @@ class Exchange:
     sent: Any = None
     """The request's body: JSON, else text; None for none."""
     ignore: tuple[str, ...] = ()
-    reads: bool = False
-    """A POST that only asks (a search, GraphQL): stated by a person, for reviewers to see."""
 
     @property
     def content_type(self) -> str:
@@ -171,8 +169,6 @@ def _written(exchange: Exchange) -> dict[str, Any]:
         request["body"] = exchange.sent
     if exchange.ignore:
         request["ignore"] = list(exchange.ignore)
-    if exchange.reads:
-        request["only_reads"] = True
     response = {"status": exchange.status, "headers": dict(exchange.headers), **_body(exchange)}
     return {"request": request, "response": response}
 
@@ -209,5 +205,4 @@ def _read(item: Mapping[str, Any]) -> Exchange:
         body=body,
         sent=request.get("body"),
         ignore=tuple(request.get("ignore", ())),
-        reads=bool(request.get("only_reads")),
     )

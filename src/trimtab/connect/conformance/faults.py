@@ -22,11 +22,13 @@ from typing import Any
 import httpx
 
 from ..cassettes import Exchange
-from ..cassettes.playing import asked_url, fits, sent_body
+from ..cassettes.playing import OLD_TOKEN, asked_url, asks_for_token, fits, sent_body, token_answer
 from .certificates import Certificates
 
 MAX_BODY = 10_000_000_000
 MAX_HEAD = 100_000
+TOKEN = Exchange("POST", "", 200, {"content-type": "application/json"}, token_answer())
+"""What a token endpoint answers."""
 
 
 @dataclass
@@ -52,10 +54,13 @@ class Site:
     ask: list[Asked] = field(default_factory=list)
     sent: int = 0
     port: int = 0
+    key_header: str = "idempotency-key"
     any_answer: bool = False
     """Answer what fits no exchange with the likeliest one: arguments are being fuzzed."""
 
     def find(self, method: str, url: str, sent: Any) -> Exchange | None:
+        if asks_for_token(method, sent):
+            return TOKEN
         fitting = [exchange for exchange in self.exchanges if fits(exchange, method, url, sent)]
         if not fitting and self.any_answer:
             host = url.partition("://")[2].partition("/")[0]
@@ -161,6 +166,14 @@ def status(code: int, *headers: tuple[str, str], body: bytes = b"{}") -> Behave:
         await wire.send(answer(code, [("content-type", "application/json"), *headers], body))
 
     return behave
+
+
+async def stale_token(wire: Wire, asked: Asked, good: bytes) -> None:
+    """401 for the token that was kept, the proper answer for a renewed one."""
+    if OLD_TOKEN.encode() in asked.head:
+        await wire.send(answer(401, [("www-authenticate", 'Bearer error="invalid_token"')], b""))
+    else:
+        await wire.send(good)
 
 
 def first(count: int, code: int, *headers: tuple[str, str]) -> Behave:
@@ -347,7 +360,7 @@ async def _read(reader: asyncio.StreamReader, site: Site, scheme: str) -> Asked:
     found = site.find(method, url, sent_body(body)) or site.find(
         method, url.replace("https", "http", 1), sent_body(body)
     )
-    return Asked(head, body, url, method, headers.get("idempotency-key", ""), found)
+    return Asked(head, body, url, method, headers.get(site.key_header, ""), found)
 
 
 @asynccontextmanager

@@ -15,6 +15,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from trimtab.domain.tool import Effect
+
+from ..addresses import allowed
+from ..auth import secret_names
 from ..cassettes import Exchange, Tape
 from ..cassettes.playing import placeholder, without_network
 from ..declare import Connector
@@ -23,6 +27,7 @@ from .bench import SLACK, Bench, Stuck
 from .faults import Asked, Behave, Wire
 from .kinds import INSIDE, KINDS, Fault, Kind
 from .requirement import Finding, Requirement, does_not_apply, failed, passed
+from .source import token_urls
 from .trial import Trial, attempt
 
 AT_ONCE = 12
@@ -44,14 +49,13 @@ class Case:
         return f"{self.tape.tool} with {self.fault.name}{where}"
 
 
-def keyed(connector: Connector) -> bool:
-    return connector.auth is not None
-
-
 def injected(fault: Fault, exchange: Exchange | None) -> Behave:
     """The fault at one exchange (at all when None) where it makes sense; elsewhere the proper answer."""
 
     async def behave(wire: Wire, asked: Asked, good: bytes) -> None:
+        if asked.exchange is faults.TOKEN:
+            await fault.tokens(wire, asked, good)
+            return
         here = asked.exchange is not None and (exchange is None or asked.exchange is exchange)
         # A redirect loop leads to addresses that were never recorded; it goes on there.
         wanted = here or (asked.exchange is None and fault.behave is faults.loop)
@@ -106,15 +110,11 @@ def problems(connector: Connector, case: Case, trial: Trial, deadline: float) ->
     if trial.sent > MAX_SENT:
         found.append(f"It took {trial.sent:,} bytes before it hung up.")
     found += repeated(connector, case, trial)
-    if connector.auth and any(placeholder(env).get_secret_value() in trial.message for env in envs(connector)):
+    if connector.auth and any(
+        placeholder(env).get_secret_value() in trial.message for env in secret_names(connector.auth)
+    ):
         found.append("The error shows the key.")
     return [f"{case.told}: {problem}" for problem in found]
-
-
-def envs(connector: Connector) -> list[str]:
-    """The names of the secrets that a connector declares."""
-    declared = vars(connector.auth) if connector.auth else {}
-    return [value for name, value in declared.items() if isinstance(value, str) and value and "env" in name]
 
 
 def _touched_all(case: Case) -> bool:
@@ -123,8 +123,6 @@ def _touched_all(case: Case) -> bool:
 
 
 def _private(address: str) -> bool:
-    from ..addresses import allowed
-
     return not allowed(address)
 
 
@@ -134,27 +132,27 @@ def repeated(connector: Connector, case: Case, trial: Trial) -> list[str]:
         most = (connector.limits.redirects + 1) * connector.retry.attempts * len(case.tape.exchanges)
         return [f"It sent {len(trial.asked)} requests."] if len(trial.asked) > most else []
     found = []
+    writes = connector.tools[case.tape.tool.partition(".")[2]].effect is not Effect.READ
     same = Counter((asked.method, asked.url, asked.body) for asked in trial.asked)
     normal = Counter((e.method, e.url) for e in case.tape.exchanges)
     for (method, url, body), times in same.items():
-        if times > connector.retry.attempts * max(1, normal[method, url]):
+        renewals = 2 if token_urls(connector) else 1
+        if times > connector.retry.attempts * max(1, normal[method, url]) * renewals:
             found.append(f"It sent {method} {url} {times} times; it declares {connector.retry.attempts} attempts.")
         keys = [asked.key for asked in trial.asked if (asked.method, asked.url, asked.body) == (method, url, body)]
         effects = len({key for key in keys if key}) + keys.count("")
-        if method in ("POST", "PATCH") and effects > max(1, normal[method, url]) and not _reads(case.tape, method):
+        if method in ("POST", "PATCH") and effects > max(1, normal[method, url]) and writes:
             found.append(f"It did {method} {url} {effects} times over: a repeated write needs one idempotency key.")
     return found
-
-
-def _reads(tape: Tape, method: str) -> bool:
-    return any(exchange.reads and exchange.method == method for exchange in tape.exchanges)
 
 
 def check_kind(kind: Kind, bench: Bench) -> Finding:
     if not bench.good_tapes():
         return does_not_apply("It asks no service." if not bench.connector.hosts else "No cassette ends in a result.")
-    if kind.id == "FAULT-EXPIRED" and not keyed(bench.connector):
+    if kind.id == "FAULT-EXPIRED" and bench.connector.auth is None:
         return does_not_apply("It needs no key.")
+    if kind.id in ("FAULT-TOKEN", "FAULT-REFRESH") and not token_urls(bench.connector):
+        return does_not_apply("It has no tokens to renew.")
     todo = list(cases(bench, kind.faults)) * bench.rounds
     if not todo:
         return does_not_apply("None of its answers is JSON.")

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
 
-from ..cassettes.playing import placeholder, without_network
+from ..cassettes.playing import SignedIn, placeholder, without_network
 from ..declare import Declaration
 from ..reach import _matches
 from ..toolbox import ConnectOptions, Toolbox
 from .bench import Bench, Stuck
 from .faults import Routed, Site, honest, serving
 from .requirement import Finding, Requirement, does_not_apply, verdict
+from .source import token_urls
 from .trial import STRAY
 from .watch import watching
 
@@ -100,6 +103,7 @@ class _Session:
         self._bench = bench
         self._site = Site([e for tape in bench.tapes_for(tool) for e in tape.exchanges], any_answer=True)
         self._origins = {urlsplit(exchange.url)[:2] for exchange in self._site.exchanges}
+        self._origins |= {urlsplit(url)[:2] for url in token_urls(bench.connector)}
         self.hosts = sorted({*bench.connector.hosts, *(netloc for _, netloc in self._origins)} - {"*"})
         self._stack: contextlib.AsyncExitStack | None = None
         self._quick = bench.pace.quick(bench.connector)
@@ -115,7 +119,7 @@ class _Session:
             routed.append(Routed(self._site, self._bench.certificates, tls=False))
             return routed[-1]
 
-        toolbox = Toolbox(ConnectOptions(resolver=without_network, below=below, secret=placeholder))
+        toolbox = Toolbox(ConnectOptions(resolver=without_network, below=below, secret=placeholder, keeper=SignedIn()))
         toolbox.add(self._quick)
         self.seen.tried += 1
         with watching({self._site.port}) as watch:
@@ -192,9 +196,11 @@ def _hosts_named(value: str) -> set[str]:
     """The hosts that a text names in full: as an address, with or without its scheme."""
     found = set()
     for text in (value, f"https://{value}"):
-        with contextlib.suppress(ValueError):
-            if host := urlsplit(text).netloc:
-                found.add(host.encode("idna").decode() if not host.isascii() else host)
+        with contextlib.suppress(ValueError, httpx.InvalidURL):
+            parts = httpx.URL(text)
+            found.add(
+                f"{parts.raw_host.decode('ascii')}:{parts.port}" if parts.port else parts.raw_host.decode("ascii")
+            )
     return found
 
 

@@ -23,6 +23,8 @@ class Fault:
     behave: Behave = faults.honest
     hopeless: bool = True
     setup: dict[str, Any] = field(default_factory=dict)
+    tokens: Behave = faults.honest
+    """How the token endpoint behaves meanwhile."""
     only: Callable[[Exchange], bool] = lambda exchange: True
     """For which exchanges it makes sense."""
 
@@ -194,6 +196,25 @@ KINDS: tuple[Kind, ...] = (
         "says when its key is no longer accepted",
         "401 to every request",
         (Fault("status 401", faults.status(401, ("www-authenticate", 'Bearer error="invalid_token"'))),),
+    ),
+    Kind(
+        "FAULT-TOKEN",
+        "renews a token that has run out, once",
+        "401 for the old token, an answer for the new one",
+        (Fault("an expired token", faults.stale_token, hopeless=False),),
+    ),
+    Kind(
+        "FAULT-REFRESH",
+        "ends when renewing does not help",
+        "401 after a refresh; a token endpoint that refuses or fails",
+        (
+            Fault("401 to the new token as well", faults.status(401)),
+            Fault(
+                "the renewal refused", faults.status(401), tokens=faults.status(400, body=b'{"error": "invalid_grant"}')
+            ),
+            Fault("a token endpoint that is down", faults.status(401), tokens=faults.status(503)),
+            Fault("a token endpoint that babbles", faults.status(401), tokens=faults.status(200, body=b"<html>")),
+        ),
     ),
     Kind(
         "FAULT-SCHEMA",

@@ -6,12 +6,14 @@ from urllib.parse import urlsplit
 
 from trimtab.domain.tool import Effect
 
+from ..auth import secret_names
 from ..cassettes import Tape
 from ..cassettes.playing import placeholder
 from ..declare import Connector
 from ..reach import _matches
 from .bench import SLACK, Bench, Stuck
 from .requirement import Finding, Requirement, does_not_apply, verdict
+from .source import token_urls
 from .trial import Trial, attempt
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -101,10 +103,11 @@ def hosts(bench: Bench) -> Finding:
     """Used hosts are declared, declared ones are used, and nothing is reached but through the client."""
     found: list[str] = []
     asked: set[str] = set()
+    token_hosts = {urlsplit(url).netloc for url in token_urls(bench.connector)}
     for tape in bench.tapes:
         asked |= {urlsplit(exchange.url).netloc for exchange in tape.exchanges}
         if trial := played(bench, tape):
-            asked |= {urlsplit(url).netloc for _, _, url in trial.dialed}
+            asked |= {urlsplit(url).netloc for _, _, url in trial.dialed} - token_hosts
             found += [f"{tape.tool} opened {what} past its client." for what in trial.watch.reached]
             found += [f"{tape.tool} started {what}." for what in trial.watch.started]
     found += [
@@ -131,10 +134,9 @@ def effects(bench: Bench) -> Finding:
             continue
         for tape in bench.tapes_for(tool):
             found += [
-                f"{tool.dotted} is declared to read, and sends {e.method} {e.url}. Declare Effect.WRITE; or where it "
-                f'only asks, state "only_reads": true in {tape.name}.'
+                f"{tool.dotted} is declared to read, and sends {e.method} {e.url}. Declare what it changes."
                 for e in tape.exchanges
-                if e.method not in READING and not (e.reads and e.method == "POST")
+                if e.method not in READING and not (tool.read_by_post and e.method == "POST")
             ]
             if trial := played(bench, tape):
                 found += [f"{tool.dotted} is declared to read, and writes {what}." for what in trial.watch.written]
@@ -145,9 +147,8 @@ def effects(bench: Bench) -> Finding:
 def secrets(bench: Bench) -> Finding:
     """A service that echoes what it was sent does not get the key into a result or an error."""
     from . import faults
-    from .faulty import envs
 
-    if not (names := envs(bench.connector)) or not bench.good_tapes():
+    if not (names := secret_names(bench.connector.auth)) or not bench.good_tapes():
         return does_not_apply("It needs no key." if not names else "No cassette asks a service.")
     keys = [placeholder(name).get_secret_value() for name in names]
     found = []

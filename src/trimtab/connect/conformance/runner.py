@@ -15,7 +15,7 @@ from ..declare import Connector
 from . import certificates, declaration, faulty, fuzz, replay
 from .bench import Bench, Pace
 from .requirement import Line, Report, Requirement, failed
-from .source import fingerprint, tapes_of
+from .source import fingerprint, tapes_of, token_urls
 
 REQUIREMENTS: tuple[Requirement, ...] = (
     *declaration.requirements(),
@@ -52,6 +52,7 @@ def bench_for(
 def names(connector: Connector, tapes: list[Tape]) -> list[str]:
     """What the check's server must be able to prove itself as."""
     asked = {urlsplit(exchange.url).hostname or "" for tape in tapes for exchange in tape.exchanges}
+    asked |= {urlsplit(url).hostname or "" for url in token_urls(connector)}
     declared = {host.partition(":")[0] for host in connector.hosts}
     return sorted((asked | declared) - {"", "*"})
 

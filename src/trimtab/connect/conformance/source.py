@@ -64,6 +64,12 @@ def tapes_of(connector: Connector) -> list[Tape]:
     return load(place) if place else []
 
 
+def token_urls(connector: Connector) -> list[str]:
+    """Where the connector has its tokens from; declared with its sign-in, not among its hosts."""
+    url = getattr(connector.auth, "token_url", "")
+    return [url] if url else []
+
+
 def fingerprint(connector: Connector) -> str:
     """SHA-256 over what the connector declares and every byte of its files."""
     digest = hashlib.sha256(json.dumps(_declared(connector), sort_keys=True, default=str).encode())

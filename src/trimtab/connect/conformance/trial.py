@@ -15,7 +15,7 @@ from trimtab.domain.errors import TrimtabError
 from trimtab.domain.tool import ToolOutcome
 
 from ..cassettes import Exchange
-from ..cassettes.playing import placeholder, without_network
+from ..cassettes.playing import SignedIn, placeholder, without_network
 from ..declare import Connector
 from ..toolbox import ConnectOptions, Toolbox
 from .certificates import Certificates
@@ -73,7 +73,8 @@ async def attempt(
     any_answer: bool = False,
 ) -> Trial:
     """Call `tool` (``weather.forecast``) of a fresh toolbox, its service being a server that behaves like that."""
-    trial, site = Trial(), Site(exchanges, any_answer=any_answer)
+    key_header = (connector.idempotency_header or "Idempotency-Key").lower()
+    trial, site = Trial(), Site(exchanges, any_answer=any_answer, key_header=key_header)
     async with contextlib.AsyncExitStack() as stack:
         if refuse:
             await stack.enter_async_context(refusing(site))
@@ -89,7 +90,7 @@ async def attempt(
             routed.append(Routed(site, certificates, tls=tls, plain=plain.port))
             return routed[-1]
 
-        toolbox = Toolbox(ConnectOptions(resolver=resolver, below=below, secret=placeholder))
+        toolbox = Toolbox(ConnectOptions(resolver=resolver, below=below, secret=placeholder, keeper=SignedIn()))
         toolbox.add(connector)
         stack.push_async_callback(toolbox.aclose)
         with watching({site.port, plain.port, 1}) as trial.watch:
