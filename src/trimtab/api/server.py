@@ -20,6 +20,7 @@ from . import (
     align,
     connectors,
     connectors_mcp,
+    connectors_openapi,
     documents,
     feedback,
     guard,
@@ -27,6 +28,7 @@ from . import (
     jobs,
     labelling,
     learn,
+    mcp,
     openai,
     threads,
     turns,
@@ -41,10 +43,12 @@ def create_app(app: Trimtab) -> FastAPI:
     """The ASGI application for a running installation. Who opened `app` closes it."""
     settings = app.settings
     intake = documents.Intake()
+    gate = Gate(app)
+    assistants = mcp.Face(app, gate)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        async with app.trainings.going():
+        async with app.trainings.going(), assistants.running():
             yield
         intake.close()
 
@@ -63,7 +67,7 @@ def create_app(app: Trimtab) -> FastAPI:
         },
     )
     web.state.trimtab = app
-    web.state.gate = Gate(app)
+    web.state.gate = gate
     web.state.intake = intake
     web.state.outcomes = Outcomes()
     web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
@@ -77,12 +81,14 @@ def create_app(app: Trimtab) -> FastAPI:
         feedback,
         labelling,
         documents,
+        connectors_openapi,  # before `connectors`, whose /{name} would take its path
         connectors,
         connectors_mcp,
         learn,
         align,
     ):
         web.include_router(part.router)
+    web.router.routes.append(assistants.route())
     if settings.allowed_origins:
         web.add_middleware(
             CORSMiddleware,
@@ -92,7 +98,7 @@ def create_app(app: Trimtab) -> FastAPI:
         )
     web.add_middleware(
         guard.Guard,
-        uploads=frozenset({"/v1/documents"}),
+        uploads=frozenset({"/v1/documents", connectors_openapi.PATH, connectors_openapi.PREVIEW}),
         upload_limit=settings.max_upload_mb * 1_000_000,
         hosts=frozenset({"*"}) if settings.expose else LOOPBACK | {settings.host},
     )
