@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from trimtab.align.jobs import Jobs
 from trimtab.connect.discovery import in_file
 from trimtab.connect.mcp import Book, Servers, Ways
+from trimtab.connect.openapi import Imports
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox, from_environment
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
@@ -131,6 +132,7 @@ class Trimtab:
         self.profile = profile
         self.toolbox = toolbox
         self.mcp = open_servers(settings, toolbox)
+        self.imports = open_imports(settings, toolbox)
         self.library = library
         self.embedder = embedder
         self.served = served
@@ -568,6 +570,13 @@ def open_servers(settings: Settings, toolbox: Toolbox) -> Servers:
         InvalidInput: the file that lists them cannot be read.
     """
     return Servers(Book(settings.home / "mcp.json"), toolbox, Ways(from_environment))
+
+
+def open_imports(settings: Settings, toolbox: Toolbox) -> Imports:
+    """The connectors that were imported from OpenAPI documents, added to the toolbox."""
+    imports = Imports(settings.home / "openapi", toolbox)
+    imports.load()
+    return imports
 
 
 def serving_options(settings: Settings) -> Any:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from trimtab.cli import connectors_check, connectors_mcp
+from trimtab.cli import connectors_check, connectors_mcp, connectors_openapi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, switch and try the connectors.")
 connectors_check.register(app)
 app.add_typer(connectors_mcp.app, name="mcp")
+app.add_typer(connectors_openapi.app, name="import")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A connector's name, as `trimtab connectors list` shows it.")]
@@ -103,12 +104,13 @@ async def _called(toolbox: Toolbox, tool: str, arguments: Mapping[str, Any]) -> 
 
 
 def _toolbox() -> Toolbox:
-    from trimtab.app import open_servers, open_toolbox
+    from trimtab.app import open_imports, open_servers, open_toolbox
     from trimtab.settings import Settings
 
     settings = Settings.load()
     toolbox = open_toolbox(settings)
     open_servers(settings, toolbox)
+    open_imports(settings, toolbox)
     return toolbox
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from trimtab.domain.durable import replace_file, sync
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound, TrimtabError
 
+from ..auth import secret_names
 from ..declare import NAME
 from ..toolbox import ConnectorStatus, Toolbox
 from .connector import Choices, Imported, connector_name, make
@@ -80,19 +81,22 @@ class Imports:
         return make(document, chosen, choices)
 
     def add(self, content: bytes, name: str = "", choices: Choices = Choices(), *, replace: bool = False) -> Imported:
-        """Import a document: keep it, and put its connector into the toolbox.
+        """Import a document: `preview`, then `take`."""
+        return self.take(self.preview(content, name, choices), content, replace=replace)
+
+    def take(self, imported: Imported, content: bytes, *, replace: bool = False) -> Imported:
+        """Keep what was previewed, and put its connector into the toolbox. `content` is its document's bytes.
 
         Raises:
             Conflict: a connector of that name is there; `replace` takes the place of an imported one.
-            InvalidInput: as `preview`.
         """
-        imported = self.preview(content, name, choices)
         chosen = imported.connector.name
         taken = chosen in {status.name for status in self._toolbox.connectors}
-        if taken and not (replace and chosen in self._records):
-            how = "replace it with --replace, or choose" if chosen in self._records else "choose"
+        mine = chosen in self.names()
+        if taken and not (replace and mine):
+            how = "replace it with --replace, or choose" if mine else "choose"
             raise Conflict(f"There is a connector {chosen!r} already: {how} another name with --name.")
-        record = Record(chosen, imported.document.digest, choices, _now())
+        record = Record(chosen, imported.document.digest, imported.choices, _now())
         self._keep(record, content)
         if taken:
             self._forget(chosen)
@@ -174,8 +178,10 @@ class Imports:
         """Documents that no import uses any more."""
         used = {record.document for record in self._records.values()}
         folder = self._folder / "documents"
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in used and not self._broken:
+        if self._broken or not folder.is_dir():
+            return  # a broken record may use any of them
+        for path in folder.iterdir():
+            if path.name not in used:
                 path.unlink(missing_ok=True)
 
 
@@ -191,6 +197,7 @@ def summary(imported: Imported) -> dict[str, Any]:
         "hosts": list(imported.connector.hosts),
         "servers": sorted({server.url for server in imported.servers.values()}),
         "security_scheme": imported.scheme,
+        "secrets": list(secret_names(imported.connector.auth)),
         "operations": len(imported.operations),
         "effects": counts,
         "searched": imported.searched,
