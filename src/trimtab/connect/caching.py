@@ -18,6 +18,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 
 import hishel
@@ -181,12 +182,35 @@ class Cached:
     def _response(self, reply: Reply) -> hishel.Response:
         """The reply as the rules see it: dated, and with the declared lifetime where the service named none."""
         headers = {name: value for name, value in reply.headers.items() if name != "transfer-encoding"}
-        headers.setdefault("date", formatdate(usegmt=True))
+        _set_back(headers, reply.at)
         said = headers.get("cache-control", "")
         silent = not OWN_WORD.search(said) and "expires" not in headers and "pragma" not in headers
         if silent and reply.status == 200 and self._policy.lifetime:
             headers["cache-control"] = ", ".join(filter(None, (said, f"max-age={int(self._policy.lifetime)}")))
         return hishel.Response(reply.status, hishel.Headers(headers))
+
+
+def _set_back(headers: dict[str, str], now: float) -> None:
+    """Date the reply by its real age (RFC 9111, 4.2.3), `Expires` along with it: the rules look at `Date` alone, not at
+    the `Age` that a cache on the way adds, and a missing or future date would pass for new."""
+    dated = _moment(headers.get("date", ""))
+    age = max(now - dated, 0.0) if dated is not None else 0.0
+    said = headers.pop("age", "").strip()
+    if said.isascii() and said.isdigit() and len(said) < 10:
+        age = max(age, float(said))
+    until = _moment(headers.get("expires", ""))
+    if until is not None:
+        headers["expires"] = formatdate(now - age + until - (now if dated is None else dated), usegmt=True)
+    headers["date"] = formatdate(now - age, usegmt=True)
+
+
+def _moment(header: str) -> float | None:
+    """An HTTP date in Unix seconds; None when it is none."""
+    try:
+        when = parsedate_to_datetime(header)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 WISHES = frozenset({"cache-control", "pragma", "if-none-match", "if-modified-since"})
@@ -201,11 +225,8 @@ def _lifetime(headers: hishel.Headers) -> float:
     own = _seconds(headers, "max-age")
     if own is not None:
         return own
-    try:
-        until, since = (parsedate_to_datetime(headers[name]) for name in ("expires", "date"))
-        return max((until - since).total_seconds(), 0.0)
-    except (KeyError, TypeError, ValueError):
-        return 0.0
+    until, since = (_moment(headers.get(name, "") or "") for name in ("expires", "date"))
+    return max(until - since, 0.0) if until is not None and since is not None else 0.0
 
 
 def _seconds(headers: hishel.Headers, word: str) -> float | None:

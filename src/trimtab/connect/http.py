@@ -224,9 +224,10 @@ class Http:
     def _permitted(self, method: str, headers: dict[str, str], key: str) -> tuple[bool, dict[str, str]]:
         """Whether this request may be repeated, and its headers with the key by which a repetition is known."""
         declared = self._declared
-        if method in SAFE:
-            return bool(key), headers
-        if declared.effect is Effect.READ and not (declared.read_by_post and method == "POST"):
+        reading = method in SAFE or (declared.effect is Effect.READ and declared.read_by_post and method == "POST")
+        if reading and not key:
+            return False, headers
+        if declared.effect is Effect.READ and not reading:
             raise ToolError(
                 f"{declared.tool} is declared to read and was about to send {method}. It was not sent. Declare its "
                 "effect, or read_by_post=True if the service wants a POST for reading.",
