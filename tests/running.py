@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from services import LoopbackServices
+from vouching import vouch_for_notes
 
 NOTES = Path(__file__).parent / "connector_notes.py"
 START_SECONDS = 90
@@ -58,6 +59,7 @@ class Running:
                 n: {"base_url": o.base_url, "allow_private": o.allow_private} for n, o in services.overrides.items()
             }
             self._settings |= {"connectors": overrides, "connector_files": [str(NOTES)]}
+            vouch_for_notes(home)
 
     @property
     def environment(self) -> dict[str, str]:
