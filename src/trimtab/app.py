@@ -24,6 +24,7 @@ from langchain_core.tools import BaseTool
 from sqlalchemy import Connection
 
 from trimtab.align.jobs import Jobs
+from trimtab.connect.conformance.badge import Badges
 from trimtab.connect.discovery import in_file
 from trimtab.connect.mcp import Book, Servers, Ways
 from trimtab.connect.openapi import Imports
@@ -553,6 +554,7 @@ def open_toolbox(settings: Settings) -> Toolbox:
     toolbox = Toolbox.discover(
         ConnectOptions(
             disabled=frozenset(settings.connectors_disabled),
+            standing=Badges(settings.home).standing,
             overrides={
                 name: Override(o.base_url, o.allow_private, o.user_agent) for name, o in settings.connectors.items()
             },
