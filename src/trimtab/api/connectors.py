@@ -87,6 +87,7 @@ def _entry(status: ConnectorStatus) -> dict[str, Any]:
         "auth": status.auth,
         "enabled": status.enabled,
         "error": status.error,
+        "badge": {**asdict(status.standing), "vouched": status.standing.vouched},
         "calls": status.calls,
         "failures": status.failures,
         "last_errors": [asdict(error) for error in status.last_errors],
