@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from services import LoopbackServices
 from trimtab.cli.connectors import app
-from trimtab.domain.errors import InvalidInput, NotFound, ToolError
+from trimtab.domain.errors import Forbidden, InvalidInput, NotFound, ToolError
+from vouching import vouch_for_notes
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,10 @@ def test_a_call_that_changes_something_is_asked_about(home: Path, monkeypatch: p
     with LoopbackServices() as services:
         (home / "config.toml").write_text(f'[connectors.notes]\nbase_url = "{services.url}"\nallow_private = true\n')
         words = ("call", "notes.add", "--arg", "text=buy milk")
+        with pytest.raises(Forbidden, match="runs read-only.*trimtab connectors check notes"):
+            run(*words, "--yes")
+        assert services.requests == []
+        vouch_for_notes(home)
         assert "declared 'write'" in run(*words, answer="n\n")
         assert services.requests == []
         assert "Note 1 was added." in run(*words, answer="y\n")
