@@ -49,7 +49,7 @@ class SignIn:
         self._clock = clock
         self._tokens: Tokens | None = None
         self._renewal: asyncio.Task[Tokens] | None = None
-        self._renewed_at = float("-inf")
+        self._forced_at = float("-inf")
 
     @property
     def kept_as(self) -> str:
@@ -148,7 +148,7 @@ class SignIn:
         tokens = self._tokens if own else await off_loop(self._kept)
         if tokens and self._good(tokens, refused):
             return tokens
-        if tokens and tokens.access == refused and self._clock() < self._renewed_at + PAUSE:
+        if tokens and tokens.access == refused and self._clock() < self._forced_at + PAUSE:
             return tokens  # a service that refuses each new token is not helped by ever more of them
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.ensure_future(self._renewed(refused))
@@ -182,7 +182,8 @@ class SignIn:
 
     async def _renewed(self, refused: str) -> Tokens:
         auth = self.auth
-        self._renewed_at = self._clock()
+        if refused:
+            self._forced_at = self._clock()
         if isinstance(auth, ClientCredentials):
             self._tokens = await self._fetched(auth)
             return self._tokens

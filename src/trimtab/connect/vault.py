@@ -122,14 +122,18 @@ class SecretFile:
 
     def _read(self) -> dict[str, str]:
         try:
-            handle = os.open(self.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            # Not followed where it is a link, not waited for where it is a pipe.
+            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            handle = os.open(self.path, os.O_RDONLY | flags)
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise InvalidInput(f"The secrets in {self.path} cannot be read: {error.strerror}.") from None
-        with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
-            self._check(os.fstat(file.fileno()))
-            return self._parsed(file.read(MAX_BYTES))
+        try:
+            self._check(os.fstat(handle))
+            return self._parsed(os.read(handle, MAX_BYTES).decode("utf-8", "replace"))
+        finally:
+            os.close(handle)
 
     def _check(self, about: os.stat_result) -> None:
         if not stat.S_ISREG(about.st_mode):
