@@ -24,11 +24,13 @@ from langchain_core.tools import BaseTool
 from sqlalchemy import Connection
 
 from trimtab.align.jobs import Jobs
+from trimtab.connect.call_log import CallLog
 from trimtab.connect.conformance.badge import Badges
 from trimtab.connect.discovery import in_file
 from trimtab.connect.mcp import Book, Servers, Ways
 from trimtab.connect.openapi import Imports
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox, from_environment
+from trimtab.connect.vault import kept_in
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
@@ -551,18 +553,28 @@ def open_toolbox(settings: Settings) -> Toolbox:
     Raises:
         InvalidInput: a file named in the settings holds no connector.
     """
+    secret, keeper = kept_in(settings.home, settings.connector_secrets)
     toolbox = Toolbox.discover(
         ConnectOptions(
             disabled=frozenset(settings.connectors_disabled),
             standing=Badges(settings.home).standing,
             overrides={
-                name: Override(o.base_url, o.allow_private, o.user_agent) for name, o in settings.connectors.items()
+                name: Override(o.base_url, o.allow_private, o.user_agent, o.token_url)
+                for name, o in settings.connectors.items()
             },
+            secret=secret,
+            keeper=keeper,
+            log=connector_log(settings),
         )
     )
     for path in settings.connector_files:
         toolbox.add(in_file(path), origin=str(path))
     return toolbox
+
+
+def connector_log(settings: Settings) -> CallLog:
+    """The last calls of connectors, of this process and others."""
+    return CallLog(settings.logs_dir / "connectors.jsonl")
 
 
 def open_servers(settings: Settings, toolbox: Toolbox) -> Servers:

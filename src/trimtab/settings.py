@@ -22,6 +22,7 @@ class ConnectorOverride(BaseModel):
     base_url: str = Field("", description="Used instead of the connector's own address.")
     allow_private: bool = Field(False, description="Allow addresses on this machine or the local network.")
     user_agent: str = Field("", description="Sent instead of Trimtab's own; some services ask for a contact in it.")
+    token_url: str = Field("", description="Asked for tokens instead of the connector's own address for that.")
 
 
 class Settings(BaseSettings):
@@ -74,6 +75,10 @@ class Settings(BaseSettings):
 
     connectors_disabled: list[str] = Field([], description="Connectors that are switched off.")
     connector_files: list[Path] = Field([], description="Python files with connectors of your own, not installed.")
+    connector_secrets: Literal["file", "keyring"] = Field(
+        "file",
+        description="Where keys and sign-ins of connectors are kept: the file `secrets` in `home`, or the keyring.",
+    )
     connectors: dict[str, ConnectorOverride] = Field({}, description="Overrides by connector name.")
 
     feedback_labels: list[str] = Field(["helpful", "harmless"], description="What an answer can be labelled for, 0/1.")

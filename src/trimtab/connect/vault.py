@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
@@ -202,6 +202,16 @@ class Keyring:
 
     def locked(self, name: str) -> contextlib.AbstractContextManager[None]:
         return _locked(self._folder / f".keyring.{name}.lock")
+
+
+def kept_in(folder: Path, where: Literal["file", "keyring"] = "file") -> tuple[Places, Keeper]:
+    """Where to look secrets up, and where to keep them: the environment first, then the file ``secrets`` in `folder`
+    or the system's keyring. With a keyring the file is still read, last."""
+    file = SecretFile(folder / "secrets")
+    if where == "file":
+        return Places(Environment(), file), file
+    ring = Keyring(folder)
+    return Places(Environment(), ring, file), ring
 
 
 def _keyring() -> ModuleType:
