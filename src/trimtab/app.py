@@ -239,6 +239,7 @@ class Trimtab:
 
     async def _start(self) -> None:
         await self._close_abandoned()
+        self.rewards.open()
         await self.versions.open()
         await self.database.write(forget_old)
         self._sweeper = asyncio.create_task(self._sweep(), name="expire approvals")

@@ -1,7 +1,7 @@
 """Asking people: what to show next, blind, and how far they agree.
 
-`Labelling.uncertainty` may be set to a scorer of the reward model's (`align.queue.Uncertainty`); until then those
-answers come first that the fewest people have judged.
+Those answers come first of which most would be learned (`Labelling.uncertainty`; a server's is `doubts.Doubts`). Where
+nothing knows that, those that the fewest people have judged.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from .given import Given, given
 Mode = Literal["label", "compare"]
 LOOKED_AT = 200
 """Candidates that are read for one question; the list is put in order before that by how often each was judged."""
-SCORED = 32
-"""Of those, how many are scored: a reward model takes its time, and somebody waits."""
 
 
 @dataclass
@@ -53,28 +51,30 @@ class Labelling:
             todo = labelling.to_compare(connection, rater, anybody=self.anybody)
         left = [one for one in todo if one.id not in set(skipped)]
         done = labelling.done_by(connection, rater)
-        item = self._best(connection, left, rater, done)
+        item = self._best(connection, left, rater, done, label)
         return {"item": item, "progress": {"done": done, "left": len(left) if item else 0}}
 
-    def _best(self, connection: Connection, todo: Sequence[Open], rater: str, done: int) -> dict[str, Any] | None:
+    def _best(
+        self, connection: Connection, todo: Sequence[Open], rater: str, done: int, label: str
+    ) -> dict[str, Any] | None:
         rough = {one.id: one for one in todo}
         order = ordered([Candidate(one.id, (), (), one.judged) for one in todo], rater, done)
         for start in range(0, len(order), LOOKED_AT):
             some = [rough[one.id] for one in order[start : start + LOOKED_AT]]
             found = judgements.answers(connection, {message for one in some for message in one.messages})
-            known = [candidate for one in some if (candidate := self._candidate(one, found)) is not None]
+            known = [candidate for one in some if (candidate := self._candidate(one, found, label)) is not None]
             if known:
-                first = ordered(known[:SCORED], rater, done, self.uncertainty)[0]
+                first = ordered(known, rater, done, self.uncertainty)[0]
                 return _shown(rough[first.id], found)
         return None
 
-    def _candidate(self, one: Open, found: dict[str, Answer]) -> Candidate | None:
+    def _candidate(self, one: Open, found: dict[str, Answer], label: str) -> Candidate | None:
         """None for what would never train: the words are not the model's own, or the prompts differ."""
         told = [self._given(found[message]) for message in one.messages if message in found]
         if len(told) != len(one.messages) or any(given.composed or given.prompt != told[0].prompt for given in told):
             return None
         texts = tuple(str(found[message].message["text"]) for message in one.messages)
-        return Candidate(one.id, told[0].prompt, texts, one.judged)
+        return Candidate(one.id, told[0].prompt, texts, one.judged, label, one.people)
 
     def _given(self, answer: Answer) -> Given:
         return given(answer, self.reading.profile, self.reading.count)

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ class RewardModels:
         self._asking = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._behind: set[asyncio.Task[None]] = set()
+        """Work that nobody waits for."""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ensure(self) -> Job:
         """The job whose reward model would be asked now: the serving version's, else the latest.
@@ -114,13 +116,13 @@ class RewardModels:
         told = await self._ask(job, {"prompt": _lines(prompt), "texts": list(texts)})
         return Scores(tuple(float(score) for score in told["scores"]), _name(job))
 
-    async def opinions(self, candidates: Sequence[Candidate]) -> list[Opinion]:
-        """What the reward models think of these. Raises as `__call__`."""
+    async def opinions(self, candidates: Sequence[Candidate]) -> tuple[str, list[Opinion]]:
+        """Whose reward models were asked (a job's id), and what they think of these. Raises as `__call__`."""
         job = await self.ensure()
         asked = [{"prompt": _lines(c.prompt), "texts": list(c.texts), "label": c.label} for c in candidates]
         told = await self._ask(job, {"asked": asked})
         judges = told.get("judge") or [None] * len(candidates)
-        return [Opinion(float(one), other) for one, other in zip(told["reward"], judges, strict=True)]
+        return job.id, [Opinion(float(one), other) for one, other in zip(told["reward"], judges, strict=True)]
 
     async def warm(self) -> None:
         """Load the model while something else goes on. Says nothing of what fails: asking will."""
@@ -129,11 +131,31 @@ class RewardModels:
             async with self._asking:
                 await self._ready(job)
 
+    def open(self) -> None:
+        """In the loop that `behind` is to use."""
+        self._loop = asyncio.get_running_loop()
+
+    def behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on that nobody waits for. From any thread."""
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            return
+        self._loop.call_soon_threadsafe(self._begin, work)
+
+    async def settled(self) -> None:
+        """Until nothing goes on behind."""
+        await asyncio.sleep(0)  # what another thread has just handed in
+        while self._behind:
+            await asyncio.wait(set(self._behind))
+
     async def aclose(self) -> None:
+        self._loop = None
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._behind:
+            task.cancel()
+        await asyncio.gather(*self._behind, return_exceptions=True)
         await self._end()
-        await asyncio.gather(*self._ending, return_exceptions=True)
 
     # ------------------------------------------------------------------ the process
 
@@ -204,9 +226,15 @@ class RewardModels:
         """Nobody asked for a while."""
         if self._asking.locked():
             return
-        task = asyncio.create_task(self._end(), name="end the reward model's process")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._begin(self._end())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None:  # closed meanwhile
+            work.close()
+            return
+        task = asyncio.create_task(work, name="the reward model, behind")
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     async def _end(self) -> None:
         child, self._child, self._of = self._child, None, ""

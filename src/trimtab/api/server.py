@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 import trimtab
 from trimtab.app import Trimtab
 from trimtab.domain.errors import TrimtabError
+from trimtab.doubts import Doubts
 from trimtab.gathering import Outcomes, Reading
 from trimtab.labelling import Labelling
 
@@ -70,7 +71,8 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.gate = gate
     web.state.intake = intake
     web.state.outcomes = Outcomes()
-    web.state.labelling = Labelling(Reading(app.profile, app.orchestrator.count), settings.label_others)
+    reading = Reading(app.profile, app.orchestrator.count)
+    web.state.labelling = Labelling(reading, settings.label_others, Doubts(app.rewards))
     for part in (
         health,
         openai,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -23,6 +23,8 @@ class Open:
     messages: tuple[str, ...]
     judged: int
     """By how many other people."""
+    people: float | None = None
+    """What they said on average, 0 to 1: that it is good, or that the first of two is better."""
 
     @property
     def id(self) -> str:
@@ -46,11 +48,8 @@ def to_label(connection: Connection, owner: str, label: str, *, anybody: bool = 
     """Answers without this person's word on `label`."""
     rows = _answers(connection, owner, anybody)
     said = _said(connection, "thumb", feedback.c.label == label)
-    return [
-        Open((row["id"],), len(said.get((row["id"], ""), set()) - {owner}))
-        for row in rows
-        if owner not in said.get((row["id"], ""), ())
-    ]
+    open_to = [(row["id"], said.get((row["id"], ""), {})) for row in rows]
+    return [Open((key,), len(by), _mean(by.values())) for key, by in open_to if owner not in by]
 
 
 def to_compare(connection: Connection, owner: str, *, anybody: bool = False) -> list[Open]:
@@ -62,10 +61,15 @@ def to_compare(connection: Connection, owner: str, *, anybody: bool = False) -> 
     found = []
     for some in siblings.values():
         for one, other in combinations(some, 2):
-            raters = said.get((one["id"], other["id"]), set()) | said.get((other["id"], one["id"]), set())
+            first, second = (said.get(pair, {}) for pair in ((one["id"], other["id"]), (other["id"], one["id"])))
+            raters = dict.fromkeys(first, 1) | dict.fromkeys(second, 0)
             if one["text_digest"] != other["text_digest"] and owner not in raters:
-                found.append(Open((one["id"], other["id"]), len(raters)))
+                found.append(Open((one["id"], other["id"]), len(raters), _mean(raters.values())))
     return found
+
+
+def _mean(values: Collection[int]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def done_by(connection: Connection, owner: str) -> int:
@@ -114,11 +118,11 @@ def _answers(connection: Connection, owner: str, anybody: bool) -> list[Mapping[
     return [row for row in rows if not row["id"].startswith("imp_") or "source" in (row["lineage"] or {})]
 
 
-def _said(connection: Connection, kind: str, *also: ColumnElement[bool]) -> dict[tuple[str, str], set[str]]:
-    """Who has given such feedback, by answer and the other answer."""
-    found: dict[tuple[str, str], set[str]] = {}
-    query = select(feedback.c.message_id, feedback.c.other_id, feedback.c.owner_id)
+def _said(connection: Connection, kind: str, *also: ColumnElement[bool]) -> dict[tuple[str, str], dict[str, int]]:
+    """Who has given such feedback, and the value of it, by answer and the other answer."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    query = select(feedback.c.message_id, feedback.c.other_id, feedback.c.owner_id, feedback.c.value)
     by_people = feedback.c.owner_id.not_in(FILES)
     for row in connection.execute(query.where(feedback.c.kind == kind, by_people, *also)):
-        found.setdefault((row.message_id, row.other_id), set()).add(row.owner_id)
+        found.setdefault((row.message_id, row.other_id), {})[row.owner_id] = int(row.value or 0)
     return found
