@@ -16,7 +16,7 @@ from ..declare import MODEL_NAME
 from .bench import Bench
 from .requirement import Finding, Requirement, does_not_apply, verdict
 
-MIN_EXAMPLES = 6
+MIN_EXAMPLES = 4
 MAX_TIMEOUT = 120.0
 MAX_BYTES = 50_000_000
 MAX_ATTEMPTS = 6
@@ -38,7 +38,8 @@ def complete(bench: Bench) -> Finding:
             found.append(f"{tool.dotted}: {tool.model_name!r} cannot be a tool's name.")
         if len(set(tool.examples)) < MIN_EXAMPLES:
             found.append(
-                f"{tool.dotted} has {len(set(tool.examples))} examples; small models choose by them: {MIN_EXAMPLES}."
+                f"{tool.dotted} has {len(set(tool.examples))} examples. Small models choose by them: give at least "
+                f"{MIN_EXAMPLES}, better six to twelve."
             )
     return verdict(found, f"{len(connector.tools)} tools.")
 

@@ -132,12 +132,15 @@ def repeated(connector: Connector, case: Case, trial: Trial) -> list[str]:
         most = (connector.limits.redirects + 1) * connector.retry.attempts * len(case.tape.exchanges)
         return [f"It sent {len(trial.asked)} requests."] if len(trial.asked) > most else []
     found = []
+    renewals = sum(asked.exchange is faults.TOKEN for asked in trial.asked)
+    if case.fault.behave is faults.stale_token and renewals > 1:
+        found.append(f"It asked for a token {renewals} times; a refresh token may be good for one use.")
     writes = connector.tools[case.tape.tool.partition(".")[2]].effect is not Effect.READ
     same = Counter((asked.method, asked.url, asked.body) for asked in trial.asked)
     normal = Counter((e.method, e.url) for e in case.tape.exchanges)
     for (method, url, body), times in same.items():
-        renewals = 2 if token_urls(connector) else 1
-        if times > connector.retry.attempts * max(1, normal[method, url]) * renewals:
+        tokens = 2 if token_urls(connector) else 1
+        if times > connector.retry.attempts * max(1, normal[method, url]) * tokens:
             found.append(f"It sent {method} {url} {times} times; it declares {connector.retry.attempts} attempts.")
         keys = [asked.key for asked in trial.asked if (asked.method, asked.url, asked.body) == (method, url, body)]
         effects = len({key for key in keys if key}) + keys.count("")
