@@ -20,6 +20,7 @@ MARKS = {"pass": "pass", "fail": "FAIL", "n/a": "n/a"}
 
 def register(app: typer.Typer) -> None:
     app.command()(check)
+    app.command()(new)
 
 
 def check(
@@ -88,6 +89,8 @@ def find(name: str, settings: Settings) -> Connector:
 
     if name.endswith(".py"):
         return in_file(Path(name))
+    if (Path(name) / "pyproject.toml").is_file():
+        return in_project(Path(name))
     known: dict[str, Any] = {}
     for found in installed():
         if found.connector is not None:
@@ -98,6 +101,48 @@ def find(name: str, settings: Settings) -> Connector:
     if name not in known:
         raise NotFound(f"There is no connector {name!r}. Installed: {', '.join(sorted(known)) or 'none'}.")
     return known[name]  # type: ignore[no-any-return]
+
+
+def in_project(folder: Path) -> Connector:
+    """The connector that a project announces, without installing it.
+
+    Raises:
+        InvalidInput: it announces none, or more than one, or it cannot be imported.
+    """
+    import sys
+    import tomllib
+    from importlib.metadata import EntryPoint
+
+    from trimtab.connect.discovery import GROUP, connector_in
+    from trimtab.domain.errors import InvalidInput
+
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+        points = project["entry-points"][GROUP]
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(f"{folder}/pyproject.toml announces no connector under {GROUP}: {error}.") from None
+    if len(points) != 1:
+        raise InvalidInput(f"{folder} announces {len(points)} connectors ({', '.join(points)}). Install it, name one.")
+    sys.path[:0] = [str((folder / "src").resolve()), str(folder.resolve())]
+    ((name, value),) = points.items()
+    try:
+        return connector_in(EntryPoint(name, value, GROUP).load())
+    except Exception as error:
+        raise InvalidInput(f"{folder} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="What to call it: a-z, 0-9 and _, e.g. tides")],
+    folder: Annotated[Path | None, typer.Option(help="Where to; default: a folder trimtab-NAME here.")] = None,
+    host: Annotated[str, typer.Option(help="The service's host.")] = "api.example.com",
+) -> None:
+    """Write a connector in a package of its own, with a test and a cassette, that passes the check as it is."""
+    from trimtab.connect.conformance.starter import write
+
+    place = folder or Path(f"trimtab-{name.replace('_', '-')}")
+    for path in write(name, place, host):
+        typer.echo(path)
+    typer.echo(f"\nCheck it:    trimtab connectors check {place}\nInstall it:  pip install -e '{place}[dev]'")
 
 
 def _plain(text: str) -> str:
