@@ -94,6 +94,7 @@ def _entry(status: ConnectorStatus) -> dict[str, Any]:
         "tools": [
             {
                 "name": tool.name,
+                "model_name": tool.info.name,
                 "description": tool.info.description,
                 "effect": tool.info.effect.value,
                 "untrusted": tool.info.untrusted,

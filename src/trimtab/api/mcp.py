@@ -25,42 +25,50 @@ from .access import Caller, Gate
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+    from trimtab.connect.toolbox import Toolbox
+    from trimtab.retrieval import Library
+
     from .mcp_server import Offer
 
 MOST_SESSIONS = 200
 IDLE_SECONDS = 1800.0
 
 
-class AppDesk:
-    """Trimtab in this process, for one caller."""
+class Own:
+    """Documents and connectors of this process, for one person. `library` None: documents are switched off."""
 
-    def __init__(self, app: Trimtab, owner: str) -> None:
-        self._app = app
+    def __init__(self, toolbox: Toolbox, library: Library | None, owner: str) -> None:
+        self._toolbox = toolbox
+        self._library = library
         self._owner = owner
 
+    @property
+    def has_documents(self) -> bool:
+        return self._library is not None
+
     async def tools(self) -> list[Offer]:
-        return offers(self._app.toolbox)
+        return offers(self._toolbox)
 
     async def search(self, question: str, k: int) -> list[dict[str, Any]]:
         from trimtab.retrieval import Filters
 
-        found = await asyncio.to_thread(self._library.search, question, self._owner, k, Filters(), -1.0)
+        found = await asyncio.to_thread(self._opened.search, question, self._owner, k, Filters(), -1.0)
         return [asdict(passage) for passage in found]
 
     async def documents(self) -> list[dict[str, Any]]:
-        return [asdict(d) for d in await asyncio.to_thread(self._library.documents, self._owner)]
+        return [asdict(d) for d in await asyncio.to_thread(self._opened.documents, self._owner)]
 
     async def call(self, offer: Offer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return asdict(await self._app.toolbox.call(offer.dotted, arguments))
+        return asdict(await self._toolbox.call(offer.dotted, arguments))
 
     @property
-    def _library(self) -> Any:
-        if self._app.library is None:
+    def _opened(self) -> Library:
+        if self._library is None:
             raise Unavailable("Documents are switched off in this installation.")
-        return self._app.library
+        return self._library
 
 
-def offers(toolbox: Any) -> list[Offer]:
+def offers(toolbox: Toolbox) -> list[Offer]:
     """The tools of enabled connectors, in a stable order."""
     from .mcp_server import Offer
 
@@ -130,6 +138,9 @@ class Face:
 
         return left
 
+    def _desk(self, ctx: Any) -> Own:
+        return Own(self._app.toolbox, self._app.library, ctx.request.state.caller.id)
+
     async def _ready(self) -> StreamableHTTPSessionManager:
         async with self._first:
             if self._stopped.is_set():
@@ -144,7 +155,7 @@ class Face:
 
         from .mcp_server import make_server
 
-        server = make_server(lambda ctx: AppDesk(self._app, ctx.request.state.caller.id))
+        server = make_server(self._desk)
         manager = StreamableHTTPSessionManager(server, session_idle_timeout=IDLE_SECONDS, max_sessions=MOST_SESSIONS)
         up = asyncio.Event()
 

@@ -49,6 +49,8 @@ class Offer:
 class Desk(Protocol):
     """What the server needs of Trimtab, for one caller. It raises `TrimtabError`s."""
 
+    @property
+    def has_documents(self) -> bool: ...
     async def tools(self) -> list[Offer]: ...
     async def search(self, question: str, k: int) -> list[dict[str, Any]]: ...
     async def documents(self) -> list[dict[str, Any]]: ...
@@ -83,8 +85,9 @@ def make_server(desk_of: Callable[[Context], Desk]) -> Server[Any]:
     pending = _Pending()
 
     async def list_tools(ctx: Context, params: Any) -> types.ListToolsResult:
-        offers = await _typed(desk_of(ctx).tools())
-        return types.ListToolsResult(tools=[*OWN, *(_tool(offer) for offer in offers)])
+        desk = desk_of(ctx)
+        offers = await _typed(desk.tools())
+        return types.ListToolsResult(tools=[*(OWN if desk.has_documents else ()), *map(_tool, offers)])
 
     async def call_tool(
         ctx: Context, params: types.CallToolRequestParams
