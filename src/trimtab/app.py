@@ -42,6 +42,7 @@ from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.registry.registry import Registry
+from trimtab.replays import Replays
 from trimtab.reward import RewardModels
 from trimtab.second_answers import SecondAnswers
 from trimtab.settings import Settings
@@ -168,6 +169,7 @@ class Trimtab:
         self.trainings = Trainings(settings, database, registry)
         reading = Reading(self.profile, self.orchestrator.count)
         self.second_answers = SecondAnswers(database, self.versions, reading, lambda: self.runner.running > 0)
+        self.replays = Replays(database, self.versions, search or library)
         self._answering_again: asyncio.Task[int] | None = None
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
@@ -548,26 +550,28 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-def open_toolbox(settings: Settings) -> Toolbox:
-    """The installed connectors and those in files, with what the settings say about them.
+def open_toolbox(
+    settings: Settings, change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options
+) -> Toolbox:
+    """The installed connectors and those in files, with what the settings say about them. `change` is given the
+    options and may return others: to record what is asked, or to replay it.
 
     Raises:
         InvalidInput: a file named in the settings holds no connector.
     """
     secret, keeper = kept_in(settings.home, settings.connector_secrets)
-    toolbox = Toolbox.discover(
-        ConnectOptions(
-            disabled=frozenset(settings.connectors_disabled),
-            standing=Badges(settings.home).standing,
-            overrides={
-                name: Override(o.base_url, o.allow_private, o.user_agent, o.token_url)
-                for name, o in settings.connectors.items()
-            },
-            secret=secret,
-            keeper=keeper,
-            log=connector_log(settings),
-        )
+    options = ConnectOptions(
+        disabled=frozenset(settings.connectors_disabled),
+        standing=Badges(settings.home).standing,
+        overrides={
+            name: Override(o.base_url, o.allow_private, o.user_agent, o.token_url)
+            for name, o in settings.connectors.items()
+        },
+        secret=secret,
+        keeper=keeper,
+        log=connector_log(settings),
     )
+    toolbox = Toolbox.discover(change(options))
     for path in settings.connector_files:
         toolbox.add(in_file(path), origin=str(path))
     return toolbox

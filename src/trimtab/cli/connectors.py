@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from trimtab.cli import connectors_check, connectors_mcp, connectors_openapi
+from trimtab.cli import connectors_auth, connectors_check, connectors_mcp, connectors_openapi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from trimtab.connect import ConnectorStatus, Toolbox, ToolOutcome, ToolStatus
+    from trimtab.connect import ConnectOptions, ConnectorStatus, Toolbox, ToolOutcome, ToolStatus
 
 app = typer.Typer(no_args_is_help=True, help="List, switch and try the connectors.")
 connectors_check.register(app)
+connectors_auth.register(app)
 app.add_typer(connectors_mcp.app, name="mcp")
 app.add_typer(connectors_openapi.app, name="import")
 
@@ -80,14 +82,18 @@ def call(
     arg: Annotated[list[str] | None, typer.Option(help="An argument, e.g. expression=2+2. May be repeated.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a call that changes something.")] = False,
     as_json: AsJson = False,
+    record: Annotated[Path | None, typer.Option(help="Keep what is asked and answered as this cassette.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Answer from this cassette or folder; no network.")] = None,
+    not_secret: Annotated[list[str] | None, typer.Option(help="A string in a recording that is no secret.")] = None,
 ) -> None:
     """Call one tool by hand and print what it returns."""
-    toolbox = _toolbox()
+    deck = connectors_check.Deck(record, replay, not_secret or [])
+    toolbox = _toolbox(deck.options)
     status = _find(toolbox, tool)
     arguments = _arguments(arg or [], status.schema)
     if status.info.effect != "read" and not yes:
         typer.confirm(f"{status.name} is declared '{status.info.effect}': it changes something. Call it?", abort=True)
-    outcome = asyncio.run(_called(toolbox, tool, arguments))
+    outcome = asyncio.run(_called(toolbox, status.name, arguments, deck))
     if as_json:
         _echo(asdict(outcome))
         return
@@ -96,19 +102,21 @@ def call(
         typer.echo(_plain(f"source: {source.title} {source.url}".rstrip()), err=True)
 
 
-async def _called(toolbox: Toolbox, tool: str, arguments: Mapping[str, Any]) -> ToolOutcome:
+async def _called(
+    toolbox: Toolbox, tool: str, arguments: Mapping[str, Any], deck: connectors_check.Deck
+) -> ToolOutcome:
     try:
-        return await toolbox.call(tool, arguments)
+        return await deck.play(tool, arguments, toolbox.call(tool, arguments))
     finally:
         await toolbox.aclose()
 
 
-def _toolbox() -> Toolbox:
+def _toolbox(change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options) -> Toolbox:
     from trimtab.app import open_imports, open_servers, open_toolbox
     from trimtab.settings import Settings
 
     settings = Settings.load()
-    toolbox = open_toolbox(settings)
+    toolbox = open_toolbox(settings, change)
     open_servers(settings, toolbox)
     open_imports(settings, toolbox)
     return toolbox

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from trimtab.connect import Connector
+    from collections.abc import Awaitable, Mapping
+
+    from trimtab.connect import ConnectOptions, Connector, ToolOutcome
+    from trimtab.connect.cassettes import Scrubber
     from trimtab.connect.conformance.requirement import Line, Report
     from trimtab.settings import Settings
 
@@ -143,6 +146,82 @@ def new(
     for path in write(name, place, host):
         typer.echo(path)
     typer.echo(f"\nCheck it:    trimtab connectors check {place}\nInstall it:  pip install -e '{place}[dev]'")
+
+
+class Deck:
+    """Records or replays the one call that `trimtab connectors call` makes."""
+
+    def __init__(self, record: Path | None, replay: Path | None, not_secret: list[str]) -> None:
+        from trimtab.connect.cassettes import Tape, load
+        from trimtab.domain.errors import InvalidInput
+
+        if record and replay:
+            raise InvalidInput("--record asks the service and --replay does not: give one of them.")
+        self._record = record
+        self._tapes: list[Tape] | None = None
+        if replay:
+            self._tapes = load(replay) if replay.is_dir() else [Tape.read(replay)]
+        self._tape = Tape.new("", {}, not_secret=not_secret)
+        self._secrets: dict[str, str] = {}
+
+    def options(self, given: ConnectOptions) -> ConnectOptions:
+        """For the toolbox: where its requests end."""
+        from dataclasses import replace
+
+        from trimtab.connect.cassettes import recording, replaying
+
+        if self._tapes is not None:
+            return replaying(self._tapes, given)
+        if not self._record:
+            return given
+
+        def remembered(name: str) -> Any:
+            if (found := given.secret(name)) is not None:
+                self._secrets[name] = found.get_secret_value()
+            return found
+
+        return recording(self._tape, replace(given, secret=remembered))
+
+    async def play(self, tool: str, arguments: Mapping[str, Any], called: Awaitable[ToolOutcome]) -> ToolOutcome:
+        """Await the call; then write the cassette, where one is recorded."""
+        from trimtab.domain.errors import ToolError
+
+        self._tape.tool, self._tape.arguments = tool, dict(arguments)
+        try:
+            outcome = await called
+        except ToolError as error:
+            self._tape.error = error.code
+            await self._save("")
+            raise
+        await self._save(outcome.text)
+        return outcome
+
+    async def _save(self, text: str) -> None:
+        from trimtab.connect.cassettes import Scrubber
+
+        if not self._record:
+            return
+        scrubber = Scrubber(self._secrets)
+        if text and await self._replayed(scrubber) == scrubber.text(text):
+            self._tape.expects = text  # else it changes by itself, with the time for example
+        self._tape.save(self._record, scrubber)
+        typer.echo(f"recorded: {self._record} ({len(self._tape.exchanges)} requests)", err=True)
+
+    async def _replayed(self, scrubber: Scrubber) -> str:
+        from trimtab.connect import Toolbox
+        from trimtab.connect.cassettes import replaying
+        from trimtab.domain.errors import TrimtabError
+        from trimtab.settings import Settings
+
+        tape = self._tape.scrubbed(scrubber)
+        toolbox = Toolbox(replaying([tape]))
+        try:
+            toolbox.add(find(tape.tool.partition(".")[0], Settings.load()))
+            return (await toolbox.call(tape.tool, tape.arguments)).text
+        except TrimtabError:
+            return ""
+        finally:
+            await toolbox.aclose()
 
 
 def _plain(text: str) -> str:

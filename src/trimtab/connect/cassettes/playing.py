@@ -38,13 +38,13 @@ class NotRecorded(ToolError):
     code: ClassVar[str] = "not_recorded"
 
 
-def recording(tape: Tape, scrubber: Scrubber, options: ConnectOptions = ConnectOptions()) -> ConnectOptions:
+def recording(tape: Tape, options: ConnectOptions = ConnectOptions()) -> ConnectOptions:
     """The same options, with everything that is asked and answered written into `tape`."""
 
     def below() -> httpx.AsyncBaseTransport:
         if options.below:
-            return Recorder(tape, scrubber, options.below())
-        return Recorder(tape, scrubber, httpx.AsyncHTTPTransport(verify=tls(options.ca_file), trust_env=False))
+            return Recorder(tape, options.below())
+        return Recorder(tape, httpx.AsyncHTTPTransport(verify=tls(options.ca_file), trust_env=False))
 
     return replace(options, below=below)
 
@@ -106,9 +106,8 @@ def sent_body(content: bytes) -> Any:
 class Recorder(httpx.AsyncBaseTransport):
     """Passes requests on and keeps what came back, whole and unpacked."""
 
-    def __init__(self, tape: Tape, scrubber: Scrubber, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, tape: Tape, inner: httpx.AsyncBaseTransport) -> None:
         self._tape = tape
-        self._scrubber = scrubber
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
