@@ -91,6 +91,7 @@ def _entry(status: ConnectorStatus) -> dict[str, Any]:
         "calls": status.calls,
         "failures": status.failures,
         "last_errors": [asdict(error) for error in status.last_errors],
+        "health": {name: value for name, value in vars(status.health).items() if name != "recent"},
         "tools": [
             {
                 "name": tool.name,

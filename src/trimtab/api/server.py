@@ -20,6 +20,7 @@ from trimtab.labelling import Labelling
 from . import (
     align,
     connectors,
+    connectors_auth,
     connectors_mcp,
     connectors_openapi,
     documents,
@@ -85,6 +86,7 @@ def create_app(app: Trimtab) -> FastAPI:
         documents,
         connectors_openapi,  # before `connectors`, whose /{name} would take its path
         connectors,
+        connectors_auth,
         connectors_mcp,
         learn,
         align,

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from trimtab.domain.errors import DeadlineExceeded, InvalidInput, ToolError, Unavailable
+from trimtab.domain.errors import DeadlineExceeded, InvalidInput, ToolError, TrimtabError, Unavailable
 
 from .auth import OAuth
 from .oauth import Refused, code_form
@@ -97,6 +97,48 @@ async def answered(sign_in: SignIn, question: Question, seconds: float = 300.0) 
     except Refused as error:
         raise ToolError(f"{error.host} did not accept the sign-in ({error.code}). Try again.", reason="auth") from None
     await asyncio.to_thread(sign_in.keep, tokens)
+
+
+class Desk:
+    """The one sign-in of a connector that may be under way, for a face that cannot wait for it."""
+
+    def __init__(self, sign_in: SignIn) -> None:
+        self._sign_in = sign_in
+        self._waiting: asyncio.Task[None] | None = None
+        self.problem = ""
+        """Why the last one failed; empty while one is under way and after one that went well."""
+
+    @property
+    def busy(self) -> bool:
+        return self._waiting is not None and not self._waiting.done()
+
+    async def begin(self, seconds: float = 300.0) -> str:
+        """Ask anew, forgetting a question that nobody answered. Returns the address for the person's browser.
+
+        Raises:
+            InvalidInput, Unavailable, ToolError: as `asking`.
+        """
+        await self.aclose()
+        self.problem = ""
+        url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting = asyncio.create_task(self._whole(url, seconds), name=f"sign in {self._sign_in.name}")
+        return await url
+
+    async def _whole(self, url: asyncio.Future[str], seconds: float) -> None:
+        try:
+            async with asking(self._sign_in) as question:
+                url.set_result(question.url)
+                await answered(self._sign_in, question, seconds)
+        except TrimtabError as error:
+            if not url.done():
+                url.set_exception(error)
+            else:
+                self.problem = error.message
+
+    async def aclose(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
 
 
 def _address(auth: OAuth, client_id: str, state: str, verifier: str, redirect: str) -> str:

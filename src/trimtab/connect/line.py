@@ -21,6 +21,7 @@ from trimtab.domain.errors import ToolError, TrimtabError
 from trimtab.domain.tool import CALL_ID, ToolOutcome
 
 from .auth import Auth
+from .authorize import Desk
 from .binding import run_tool
 from .budget import Bulkhead
 from .credentials import Credential, Fixed, Secrets
@@ -52,6 +53,8 @@ class Line:
         self.sign_in = SignIn(
             connector.name, auth, secret=options.secret, keeper=options.keeper, endpoint=self._endpoint
         )
+
+        self.desk = Desk(self.sign_in)
 
     async def call(self, declared: Declaration, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Run a tool with arguments that were checked.
@@ -89,6 +92,7 @@ class Line:
         )
 
     async def aclose(self) -> None:
+        await self.desk.aclose()
         await self.sign_in.aclose()
 
     async def _placed(

@@ -22,6 +22,7 @@ from langchain_core.tools import BaseTool
 from trimtab.domain.errors import InvalidInput, NotFound, TrimtabError, Unavailable
 from trimtab.domain.tool import Effect, ToolInfo, ToolOutcome
 
+from .authorize import Desk
 from .binding import checked, langchain_tool, tool_info
 from .declare import Connector, Declaration
 from .discovery import connector_in, installed
@@ -195,6 +196,10 @@ class Toolbox:
         """How a connector is signed in. Raises `NotFound`, or `InvalidInput` for one that could not be loaded."""
         return self._entry(name).line.sign_in
 
+    def desk(self, name: str) -> Desk:
+        """Where a sign-in of a connector is begun by a face that does not wait for it. Raises like `sign_in`."""
+        return self._entry(name).line.desk
+
     def enable(self, name: str) -> None:
         """Turn a connector on. Raises `NotFound`."""
         self._entry(name).enabled = True
@@ -222,6 +227,7 @@ class Toolbox:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*(entry.line.aclose() for entry in self._entries.values()), return_exceptions=True)
         await asyncio.gather(*(close() for close in self._at_close), return_exceptions=True)
 
     def _caller(self, entry: _Entry, declared: Declaration) -> Callable[[Mapping[str, Any]], Any]:

@@ -20,7 +20,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 
 from trimtab.domain.model import AskedDirectly
-from trimtab.domain.tool import RunDirectly
+from trimtab.domain.tool import CALL_ID, RunDirectly
 
 
 def listened() -> bool:
@@ -57,9 +57,13 @@ def message_of(chunk: Any) -> AIMessageChunk:
 
 async def run(tool: BaseTool, call_id: str, arguments: Mapping[str, Any], *, listened: bool) -> Any:
     """A `ToolOutcome`, or what a stranger's tool gives for a tool call: mostly a `ToolMessage`."""
-    if not listened and isinstance(tool, RunDirectly) and not tool.callbacks and not tool.verbose:
-        return await tool.outcome(arguments)
-    return await tool.ainvoke({"type": "tool_call", "id": call_id, "name": tool.name, "args": dict(arguments)})
+    known = CALL_ID.set(call_id)
+    try:
+        if not listened and isinstance(tool, RunDirectly) and not tool.callbacks and not tool.verbose:
+            return await tool.outcome(arguments)
+        return await tool.ainvoke({"type": "tool_call", "id": call_id, "name": tool.name, "args": dict(arguments)})
+    finally:
+        CALL_ID.reset(known)
 
 
 def _plain(model: BaseChatModel) -> bool:
