@@ -126,11 +126,14 @@ def _judgement(record: Record, kind: Kind, known: Given, about: dict[str, str], 
 
 
 def _blamed(record: Record) -> Verdict:
-    """Of a thumb down by what was said and what happened; of anything else only by what was said."""
+    """Of a thumb down by what was said, what a replay showed, and what happened; of anything else only by what was
+    said."""
     reason = str(record.feedback["reason"])
     if record.feedback["kind"] != "thumb" or record.feedback["value"]:
         said = of_reason(reason) if record.feedback["kind"] != "thumb" else None
         return blame(Happened(), reason) if said else Verdict(Blame.MODEL)
+    if record.replay is not None and of_reason(reason) is None:
+        return Verdict(Blame(record.replay["blame"]), str(record.replay["why"]))
     seen = record.answer.events
     failed = dict.fromkeys(e.tool for e in seen if isinstance(e, ev.ToolFinished) and e.status is ev.CallStatus.ERROR)
     passages = any(e.used for e in seen if isinstance(e, ev.PassagesFound))

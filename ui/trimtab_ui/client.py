@@ -165,6 +165,10 @@ class Client:
     def decide_feedback(self, feedback_id: str, decision: str) -> dict[str, Any]:
         return self._json("POST", f"/v1/feedback/{feedback_id}/decision", json={"decision": decision})
 
+    def replay(self, feedback_id: str, context: str) -> dict[str, Any]:
+        """Ask again with the right text: ``{"blame", "why", "context", "answers", "score"}``."""
+        return self._json("POST", f"/v1/feedback/{feedback_id}/replay", json={"context": context}, timeout=SLOW)
+
     def set_consent(self, feedback_id: str, consent: bool) -> dict[str, Any]:
         return self._json("PATCH", f"/v1/feedback/{feedback_id}", json={"consent": consent})
 

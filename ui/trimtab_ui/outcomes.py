@@ -15,6 +15,7 @@ CULPRITS = {
     "retrieval": ("put down to the documents", "Does not train the model: it was given the wrong text."),
     "tool": ("put down to a tool", "Does not train the model: a connector failed or was wrong."),
 }
+CULPRIT_WORDS = {"retrieval": "It was the documents", "tool": "It was the tool"}
 SHOWN = 50
 
 
@@ -44,6 +45,10 @@ def _one(row: Mapping[str, Any], number: int, curates: bool) -> None:
             note(row["why"][:1].upper() + row["why"][1:], ".")
         if row.get("reason"):
             note("Reason: ", row["reason"])
+        if row.get("blame_reason"):
+            note("Blame: ", row["blame_reason"], ".")
+        if row.get("replayable"):
+            _replay(row, number)
         _actions(row, number, curates)
 
 
@@ -69,6 +74,22 @@ def _actions(row: Mapping[str, Any], number: int, curates: bool) -> None:
             _button("Allow training", f"allow-{number}", _consent, row["id"], True)
         elif row["trains"]:
             _button("Do not train with it", f"refuse-{number}", _consent, row["id"], False)
+
+
+def _replay(row: Mapping[str, Any], number: int) -> None:
+    """The question again, with the text it should have been answered from."""
+    about = "Was it the model, or what it was given?"
+    with st.expander(about, icon=":material/replay:", key=f"replay-{number}"), st.form(f"replay-form-{number}"):
+        context = st.text_area("The right text", key=f"replay-text-{number}", height=120, max_chars=6000,
+                               placeholder="Leave it empty to search the documents again.")  # fmt: skip
+        if st.form_submit_button("Ask again with it", key=f"replay-yes-{number}"):
+            with st.spinner("Asking three times …"):
+                found = session.act(session.client().replay, row["id"], context)
+            if found is not None:
+                session.tell(
+                    f"{CULPRIT_WORDS.get(str(found['blame']), 'It was the model')}: {found['why']}.", kind="ok"
+                )
+            st.rerun()
 
 
 def _button(text: str, key: str, work: Any, *args: Any) -> None:

@@ -60,6 +60,11 @@ class Change(Body):
     consent: bool
 
 
+class Context(Body):
+    context: str = Field("", max_length=100_000)
+    """The right text; empty searches the documents again."""
+
+
 class Decision(Body):
     decision: Literal["include", "exclude", "undo"]
     reason: str = Field("", max_length=2000)
@@ -151,6 +156,15 @@ async def decide(app: App, caller: Known, feedback_id: str, body: Decision) -> d
     return await app.database.write(write)
 
 
+@router.post("/{feedback_id}/replay")
+async def replay(app: App, caller: Known, feedback_id: str, body: Context) -> dict[str, Any]:
+    """Ask again with the right text, and put the blame for a thumb down where that shows it. For who gave the thumb,
+    and for who curates."""
+    if not _curates(app, caller) and not await app.database.read(feedback.is_of, caller.id, feedback_id):
+        raise NotFound(f"No feedback {feedback_id} of yours. It may have been withdrawn.")
+    return await app.replays.replay(feedback_id, body.context)
+
+
 @router.delete("/{feedback_id}", status_code=204)
 async def withdraw(app: App, caller: Known, feedback_id: str) -> Response:
     await app.database.write(feedback.withdraw, caller.id, feedback_id)
@@ -204,6 +218,7 @@ def _wire(outcome: Outcome) -> dict[str, Any]:
         "blame_reason": row.about.get("blame", ""),
         "consent": row.consent,
         "tainted": row.tainted,
+        "replayable": row.kind == "label" and row.value == 0 and (row.tainted or row.blame != "model"),
         "trains": not outcome.rule,
         "rule": outcome.rule,
         "why": outcome.why,

@@ -136,6 +136,32 @@ def undo(feedback: Id) -> None:
     typer.echo("The rules decide again." if there else "Nothing was decided about it by hand.")
 
 
+@app.command()
+def replay(
+    feedback: Id,
+    context: Annotated[str, typer.Option(help="The right text; without it the documents are searched again.")] = "",
+    file: Annotated[Path | None, typer.Option(help="A file with the right text.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask again with the right text: was a thumb down the model's fault, or what it was given?"""
+    import asyncio
+
+    from trimtab.domain.errors import InvalidInput
+
+    if file is not None:
+        try:
+            context = file.read_text("utf-8", errors="replace")
+        except OSError as error:
+            raise InvalidInput(f"{file} cannot be read: {error.strerror}. Name a text file.") from error
+    told = asyncio.run(_replayed(feedback, context))
+    if as_json:
+        _echo(told)
+        return
+    for answer in told["answers"]:
+        typer.echo(_plain(f"- {answer}"))
+    typer.echo(_plain(f"Blame: {told['blame']} ({told['why']})"))
+
+
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="JSONL in TRL's columns, or HH-RLHF.")],
@@ -278,6 +304,24 @@ def _open() -> Iterator[tuple[Settings, Database]]:
     settings = Settings.load()
     with contextlib.closing(open_database(settings)) as database:
         yield settings, database
+
+
+async def _replayed(feedback: str, context: str) -> dict[str, Any]:
+    """By the running server if there is one, else with the parts opened here."""
+    from trimtab.cli.talk import checked, running_server
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    if (server := running_server(settings)) is not None:
+        async with server:
+            found: dict[str, Any] = checked(
+                await server.post(f"/v1/feedback/{feedback}/replay", json={"context": context})
+            )
+            return found
+    from trimtab.app import Trimtab
+
+    async with Trimtab.open(settings) as trimtab:
+        return await trimtab.replays.replay(feedback, context)
 
 
 def _reading(settings: Settings) -> Any:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, func, or_, select
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound
 
-from .alignment import curation
+from .alignment import curation, replays
 from .pages import pages
 from .schema import events, feedback, messages, threads, users
 
@@ -55,6 +55,8 @@ class Record:
     """Of who gave it, and of whose conversation it is about."""
     decision: Mapping[str, Any] | None
     """`decision`, `reason`, `decided_by`, `decided_at`."""
+    replay: Mapping[str, Any] | None = None
+    """What came of asking again with the right text: see `keep_replay`."""
 
 
 def records(connection: Connection) -> list[Record]:
@@ -64,6 +66,7 @@ def records(connection: Connection) -> list[Record]:
     found = answers(connection, wanted)
     decided = decisions(connection)
     refused = refused_answers(connection)
+    replayed = {row.feedback_id: dict(row._mapping) for row in connection.execute(select(replays))}
     return [
         Record(
             row,
@@ -71,6 +74,7 @@ def records(connection: Connection) -> list[Record]:
             found.get(row["other_id"]),
             bool(row["consent"]) and not refused & {row["message_id"], row["other_id"]},
             decided.get(row["id"]),
+            replayed.get(row["id"]),
         )
         for row in rows
         if row["message_id"] in found
@@ -78,10 +82,11 @@ def records(connection: Connection) -> list[Record]:
 
 
 def state(connection: Connection) -> tuple[Any, ...]:
-    """Changes whenever any feedback or any decision about it does."""
+    """Changes whenever any feedback, any decision about it or any replay of it does."""
     said = select(func.count(), func.max(feedback.c.updated_at)).select_from(feedback)
     decided = select(func.count(), func.max(curation.c.decided_at)).select_from(curation)
-    return (*connection.execute(said).one(), *connection.execute(decided).one())
+    replayed = select(func.count(), func.max(replays.c.at)).select_from(replays)
+    return tuple(figure for query in (said, decided, replayed) for figure in connection.execute(query).one())
 
 
 def _feedback(connection: Connection) -> list[dict[str, Any]]:
@@ -173,6 +178,28 @@ def decide(connection: Connection, feedback_id: str, decision: str, reason: str,
 def undecide(connection: Connection, feedback_id: str) -> bool:
     """Take a decision back; False when there was none."""
     return bool(connection.execute(delete(curation).where(curation.c.feedback_id == feedback_id)).rowcount)
+
+
+# ---------------------------------------------------------------------- replays
+
+
+def feedback_row(connection: Connection, feedback_id: str) -> dict[str, Any] | None:
+    row = connection.execute(select(feedback).where(feedback.c.id == feedback_id)).first()
+    return dict(row._mapping) if row is not None else None
+
+
+def keep_replay(connection: Connection, feedback_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what a replay showed: `blame`, `why`, `context`, `answers`, `score`. A later one replaces it.
+
+    Raises:
+        NotFound: the feedback was withdrawn meanwhile.
+    """
+    if feedback_row(connection, feedback_id) is None:
+        raise NotFound(f"No feedback {feedback_id}. It was withdrawn meanwhile.")
+    connection.execute(delete(replays).where(replays.c.feedback_id == feedback_id))
+    row = {"feedback_id": feedback_id, **found}
+    connection.execute(replays.insert().values(**row, at=time.time()))
+    return row
 
 
 # ---------------------------------------------------------------------- forgetting
