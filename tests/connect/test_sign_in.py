@@ -2,21 +2,16 @@
 
 import asyncio
 import base64
-import hashlib
-import json
 import stat
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from sign_in_world import ISSUER, World, signing_in
 from trimtab.connect import (
     Basic,
     Bearer,
@@ -32,95 +27,11 @@ from trimtab.connect import (
     Toolbox,
     ToolError,
 )
-from trimtab.connect.authorize import Question, answered, asking
+from trimtab.connect.authorize import answered, asking
 from trimtab.connect.vault import Memory, SecretFile
 from trimtab.domain.errors import DeadlineExceeded
 
-ISSUER = "https://auth.example.org"
 SECRETS = {"APP_ID": "app-id-1", "APP_SECRET": "app+secret/1"}
-
-
-@dataclass
-class World:
-    """An authorization server and an API that takes its tokens. Refresh tokens are good for one use."""
-
-    url: str = ""
-    challenge: str = ""
-    redirect: str = ""
-    access: str = ""
-    refresh: str = ""
-    lasts: int = 3600
-    refuses: str = ""
-    """Say no with this code."""
-    broken: bool = False
-    rejects_all: bool = False
-    """The API takes no token at all."""
-    forms: list[dict[str, str]] = field(default_factory=list)
-    basics: list[str] = field(default_factory=list)
-    heads: list[bytes] = field(default_factory=list)
-
-    def answer(self, head: bytes, body: bytes) -> tuple[int, Any]:
-        if head.startswith(b"POST /token"):
-            return self.token(head, {name: values[0] for name, values in parse_qs(body.decode()).items()})
-        self.heads.append(head)
-        if f"authorization: bearer {self.access}".lower().encode() not in head.lower() or self.rejects_all:
-            return 401, {"error": "invalid_token"}
-        return 200, {"you sent": self.access, "quoted": f"Bearer%20{self.access}"}
-
-    def token(self, head: bytes, form: dict[str, str]) -> tuple[int, Any]:
-        self.forms.append(form)
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"authorization: basic "):
-                self.basics.append(base64.b64decode(line[21:]).decode())
-        if self.broken:
-            return 500, {}
-        if self.refuses:
-            return 400, {"error": self.refuses}
-        if form["grant_type"] == "authorization_code":
-            digest = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest())
-            fits = digest.decode().rstrip("=") == self.challenge and form["redirect_uri"] == self.redirect
-            if form["code"] != "the-code" or not fits:
-                return 400, {"error": "invalid_grant"}
-        elif form["grant_type"] == "refresh_token" and form["refresh_token"] != self.refresh:
-            return 400, {"error": "invalid_grant"}
-        number = len(self.forms)
-        self.access, self.refresh = f"access-token-{number}", f"refresh-token-{number}"
-        made = {"access_token": self.access, "token_type": "Bearer", "expires_in": self.lasts}
-        if form["grant_type"] != "client_credentials":
-            made["refresh_token"] = self.refresh
-        return 200, made
-
-    def browser(self, question: Question, **changes: str | None) -> str:
-        """Where the person's browser is sent once they agreed."""
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(question.url).query).items()}
-        assert asked["response_type"] == "code"
-        assert asked["code_challenge_method"] == "S256"
-        self.challenge, self.redirect = asked["code_challenge"], asked["redirect_uri"]
-        said = {"code": "the-code", "state": asked["state"], "iss": ISSUER, **changes}
-        return str(httpx.URL(self.redirect, params={k: v for k, v in said.items() if v is not None}))
-
-
-@asynccontextmanager
-async def serving() -> AsyncIterator[World]:
-    world = World()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next((int(x[15:]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:")), 0)
-        status, said = world.answer(head, await reader.readexactly(length))
-        body = json.dumps(said).encode()
-        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    world.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield world
-    finally:
-        server.close()
-
-
 PERSON = OAuth(
     authorize_url=f"{ISSUER}/authorize",
     token_url=f"{ISSUER}/token",
@@ -169,13 +80,13 @@ async def visit(url: str) -> httpx.Response:
 
 async def sign_in(toolbox: Toolbox, world: World) -> None:
     async with asking(toolbox.sign_in("mail")) as question:
-        page = await visit(world.browser(question))
+        page = await visit(world.browser(question.url))
         assert (page.status_code, "close this page" in page.text) == (200, True)
         await answered(toolbox.sign_in("mail"), question)
 
 
 async def test_a_person_signs_in_and_the_tools_work_until_the_token_ends_and_after(tmp_path: Path) -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         kept = SecretFile(tmp_path / "secrets")
         toolbox = toolbox_of(world, PERSON, kept)
         assert toolbox.connector("mail").auth == "not connected"
@@ -206,7 +117,7 @@ async def test_a_person_signs_in_and_the_tools_work_until_the_token_ends_and_aft
 
 
 async def test_fifty_calls_and_two_processes_renew_a_token_once(tmp_path: Path) -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         boxes = [toolbox_of(world, PERSON, SecretFile(tmp_path / "secrets")) for _ in range(2)]
         world.lasts = 10
         await sign_in(boxes[0], world)
@@ -217,7 +128,7 @@ async def test_fifty_calls_and_two_processes_renew_a_token_once(tmp_path: Path) 
 
 
 async def test_a_refused_token_is_renewed_once_and_the_request_sent_again() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         await sign_in(toolbox, world)
         world.access = "revoked-at-the-service"
@@ -227,7 +138,7 @@ async def test_a_refused_token_is_renewed_once_and_the_request_sent_again() -> N
 
 
 async def test_a_service_that_refuses_every_token_does_not_make_us_ask_for_ever_more() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         await sign_in(toolbox, world)
         world.rejects_all = True
@@ -239,7 +150,7 @@ async def test_a_service_that_refuses_every_token_does_not_make_us_ask_for_ever_
 
 
 async def test_a_sign_in_that_the_server_ended_asks_the_person_to_connect_again() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         world.lasts = 10
         await sign_in(toolbox, world)
@@ -265,7 +176,7 @@ async def test_a_sign_in_that_the_server_ended_asks_the_person_to_connect_again(
 
 async def test_who_stops_waiting_does_not_cost_the_sign_in() -> None:
     """The server rotates; the call that asked is cancelled while it does. The new token is kept all the same."""
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         world.lasts = 10
         await sign_in(toolbox, world)
@@ -282,18 +193,18 @@ async def test_who_stops_waiting_does_not_cost_the_sign_in() -> None:
 
 
 async def test_only_the_answer_to_our_question_signs_anybody_in() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         async with asking(toolbox.sign_in("mail")) as question:
             waiting = asyncio.create_task(answered(toolbox.sign_in("mail"), question))
             for wrong in ({"state": "somebody-elses"}, {"state": None}, {"state": "é"}):
-                page = await visit(world.browser(question, **wrong))
+                page = await visit(world.browser(question.url, **wrong))
                 assert (page.status_code, "Nobody was signed in" in page.text) == (400, True)
             elsewhere = question.redirect.replace("/callback", "/")
             assert (await visit(elsewhere)).status_code == 404
-            assert (await visit(world.browser(question) + "&state=twice")).status_code == 400
+            assert (await visit(world.browser(question.url) + "&state=twice")).status_code == 400
             assert not waiting.done()
-            await visit(world.browser(question))
+            await visit(world.browser(question.url))
             await waiting
         assert toolbox.connector("mail").auth == "ready"
         with pytest.raises(httpx.ConnectError):  # the port lives for one sign-in
@@ -302,10 +213,10 @@ async def test_only_the_answer_to_our_question_signs_anybody_in() -> None:
 
 @pytest.mark.parametrize("issuer", ["https://other.example.org", None])
 async def test_another_servers_answer_signs_nobody_in(issuer: str | None) -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         async with asking(toolbox.sign_in("mail")) as question:
-            await visit(world.browser(question, iss=issuer))
+            await visit(world.browser(question.url, iss=issuer))
             with pytest.raises(ToolError, match="not from the server that was asked"):
                 await answered(toolbox.sign_in("mail"), question)
         assert world.forms == []
@@ -313,10 +224,10 @@ async def test_another_servers_answer_signs_nobody_in(issuer: str | None) -> Non
 
 
 async def test_a_person_who_declines_or_never_comes_is_told_so() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         async with asking(toolbox.sign_in("mail")) as question:
-            await visit(world.browser(question, code=None, error="access_denied"))
+            await visit(world.browser(question.url, code=None, error="access_denied"))
             with pytest.raises(ToolError, match="was not signed in: access_denied"):
                 await answered(toolbox.sign_in("mail"), question)
         async with asking(toolbox.sign_in("mail")) as question:
@@ -325,10 +236,10 @@ async def test_a_person_who_declines_or_never_comes_is_told_so() -> None:
 
 
 async def test_a_stolen_code_is_worth_nothing_without_the_verifier() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, PERSON)
         async with asking(toolbox.sign_in("mail")) as question:
-            await visit(world.browser(question))
+            await visit(world.browser(question.url))
             world.challenge = "of-somebody-else"
             with pytest.raises(ToolError, match="invalid_grant"):
                 await answered(toolbox.sign_in("mail"), question)
@@ -336,7 +247,7 @@ async def test_a_stolen_code_is_worth_nothing_without_the_verifier() -> None:
 
 @pytest.mark.parametrize("place", ["basic", "post"])
 async def test_a_connector_signs_in_by_itself_once(place: Any) -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         auth = ClientCredentials(**{**vars(MACHINE), "client_auth": place})
         toolbox = toolbox_of(world, auth)
         assert toolbox.connector("mail").auth == "ready"
@@ -357,7 +268,7 @@ async def test_a_connector_signs_in_by_itself_once(place: Any) -> None:
 
 
 async def test_bearer_and_basic_are_sent_and_never_told() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         world.access = "t0ken-value"
         SECRETS_HERE = {"TOKEN": "t0ken-value", "USER": "ada", "PASSWORD": "pass word"}
 
@@ -376,7 +287,7 @@ async def test_bearer_and_basic_are_sent_and_never_told() -> None:
 
 
 async def test_an_optional_key_that_is_not_there_is_not_needed() -> None:
-    async with serving() as world:
+    async with signing_in() as world:
         toolbox = toolbox_of(world, Bearer(env="NOT_SET", optional=True))
         assert toolbox.connector("mail").auth == "optional"
         with pytest.raises(ToolError, match="refused the key"):
