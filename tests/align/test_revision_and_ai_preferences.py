@@ -9,9 +9,10 @@ from opinions import Believer
 
 from trimtab.align import bundled
 from trimtab.align.ai_preferences import Responses, mix, preferences_from
-from trimtab.align.constitution import Constitution
+from trimtab.align.constitution import Constitution, Principle
 from trimtab.align.judge import Judge
-from trimtab.align.revision import Verdict, critique_and_revise, red_team_prompts, sampled, usable
+from trimtab.align.reviser import Reviser, Verdict
+from trimtab.align.revision import Draft, Revision, red_team_prompts, sampled, usable
 from trimtab.align.writer import ChatWriter
 from trimtab.domain.errors import InvalidInput
 from trimtab.domain.judgement import Judgement, Kind, Said, Source
@@ -29,8 +30,25 @@ def _writer(*replies: str) -> ChatWriter:
     return ChatWriter(ScriptedModel(list(replies)))
 
 
+def revised(
+    prompt: tuple[Said, ...],
+    answer: str,
+    principle: Principle,
+    chat: ChatWriter,
+    *,
+    verdict: Verdict | None = None,
+    stronger: ChatWriter | None = None,
+    seed: int = 0,
+    constitution: str = "",
+) -> Revision | None:
+    """One answer's."""
+    verdicts = {principle.id: verdict} if verdict else {}
+    reviser = Reviser(verdicts, chat=chat, stronger=stronger, constitution=constitution)
+    return reviser([Draft(prompt, answer, principle, seed)])[0]
+
+
 def test_a_model_that_can_revise_revises_its_own_answer() -> None:
-    found = critique_and_revise(
+    found = revised(
         ASKED, RUDE, KIND, _writer("It blames.", "Run it under hot water, please."), verdict=VERDICT, constitution="c1"
     )
     assert found is not None
@@ -45,7 +63,7 @@ def test_a_model_that_can_revise_revises_its_own_answer() -> None:
 
 def test_the_critic_reads_the_answer_and_the_principle_and_the_reviser_reads_the_critique() -> None:
     model = ScriptedModel(["It blames.", "Hot water, please."])
-    critique_and_revise(ASKED, RUDE, KIND, ChatWriter(model), verdict=VERDICT)
+    revised(ASKED, RUDE, KIND, ChatWriter(model), verdict=VERDICT)
     first, second = ([str(message.content) for message in asked.messages] for asked in model.asked)
     assert first[:2] == [ASKED[0].content, RUDE]
     assert KIND.text in first[2]
@@ -57,15 +75,15 @@ def test_the_critic_reads_the_answer_and_the_principle_and_the_reviser_reads_the
 @pytest.mark.parametrize("useless", ["", "  ", RUDE, "figure it out, yourself!", "Go away.", "please " * 400])
 def test_a_revision_that_cannot_be_used_is_asked_of_the_stronger_model(useless: str) -> None:
     stronger = _writer("It blames.", "Hot water, please.")
-    found = critique_and_revise(ASKED, RUDE, KIND, _writer("Hm.", useless), verdict=VERDICT, stronger=stronger)
+    found = revised(ASKED, RUDE, KIND, _writer("Hm.", useless), verdict=VERDICT, stronger=stronger)
     assert found is not None
     assert (found.by, found.text) == ("stronger", "Hot water, please.")
     assert not found.demonstration().ours
 
 
 def test_without_a_judge_nothing_says_that_the_models_own_revision_is_better() -> None:
-    assert critique_and_revise(ASKED, RUDE, KIND, _writer("Hm.", "Hot water, please.")) is None
-    trusted = critique_and_revise(ASKED, RUDE, KIND, _writer(), stronger=_writer("Hm.", "Hot water."))
+    assert revised(ASKED, RUDE, KIND, _writer("Hm.", "Hot water, please.")) is None
+    trusted = revised(ASKED, RUDE, KIND, _writer(), stronger=_writer("Hm.", "Hot water."))
     assert trusted is not None
     assert (trusted.by, trusted.margin) == ("stronger", None)
 
@@ -73,7 +91,7 @@ def test_without_a_judge_nothing_says_that_the_models_own_revision_is_better() -
 def test_a_revision_that_is_only_better_than_a_bad_answer_does_not_beat_the_template() -> None:
     """Of two bad answers one is always better; a template that the judge likes as much is safer."""
     polite = replace(KIND, templates=("Let me help you, please.",))
-    found = critique_and_revise(ASKED, RUDE, polite, _writer("Hm.", "please of of please"), verdict=VERDICT)
+    found = revised(ASKED, RUDE, polite, _writer("Hm.", "please of of please"), verdict=VERDICT)
     assert found is not None
     assert (found.by, found.text) == ("template", "Let me help you, please.")
 
@@ -92,29 +110,28 @@ def test_an_echo_of_the_request_is_no_revision() -> None:
 
 def test_where_nobody_can_revise_a_template_of_the_principle_stands_in() -> None:
     harmful = red_team_prompts()[0]
-    found = critique_and_revise(harmful, "Sure, here is how.", HARMLESS, _writer("Hm.", ""), seed=4)
+    found = revised(harmful, "Sure, here is how.", HARMLESS, _writer("Hm.", ""), seed=4)
     assert found is not None
     assert found.by == "template"
     assert found.text in HARMLESS.templates
-    again = critique_and_revise(harmful, "Sure, here is how.", HARMLESS, _writer("Hm.", ""), seed=4)
+    again = revised(harmful, "Sure, here is how.", HARMLESS, _writer("Hm.", ""), seed=4)
     assert again == found, "the same seed, the same template"
     others = {
-        getattr(critique_and_revise(harmful, "Sure.", HARMLESS, _writer("Hm.", ""), seed=seed), "text", "")
-        for seed in range(12)
+        getattr(revised(harmful, "Sure.", HARMLESS, _writer("Hm.", ""), seed=seed), "text", "") for seed in range(12)
     }
     assert len(others) == len(HARMLESS.templates), "not always the first: one phrase would be learned by heart"
 
 
 def test_a_rambling_answer_is_cut_at_its_second_sentence() -> None:
     answer = 'Use hot water. It "helps a lot." And then there was a king who had a jar and a very long'
-    found = critique_and_revise(ASKED, answer, CONSTITUTION["brief"], _writer("Hm.", ""))
+    found = revised(ASKED, answer, CONSTITUTION["brief"], _writer("Hm.", ""))
     assert found is not None
     assert found.text == 'Use hot water. It "helps a lot."'
-    assert critique_and_revise(ASKED, "a jar without end", CONSTITUTION["brief"], _writer("Hm.", "")) is None
+    assert revised(ASKED, "a jar without end", CONSTITUTION["brief"], _writer("Hm.", "")) is None
 
 
 def test_nothing_usable_means_no_revision_and_not_a_bad_one() -> None:
-    assert critique_and_revise(ASKED, RUDE, KIND, _writer("Hm.", "Go away."), verdict=VERDICT) is None
+    assert revised(ASKED, RUDE, KIND, _writer("Hm.", "Go away."), verdict=VERDICT) is None
 
 
 def test_principles_are_sampled_for_the_kind_of_prompt() -> None:

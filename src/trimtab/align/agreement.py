@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import Any
 
 from trimtab.domain.judgement import Judgement, Kind, Said, Source
 
@@ -44,6 +45,23 @@ class Agreement:
     pairs: int
     why: str
     """For a person: why it is used, or why not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For progress and evidence; `confirmed` is None where nothing was confirmed."""
+        return {
+            "principle": self.principle,
+            "form": self.form,
+            "usable": self.usable,
+            "why": self.why,
+            "pairs": self.pairs,
+            "confirmed": _interval(self.confirmed),
+            "by_form": {form: _interval(found) for form, found in self.by_form.items()},
+        }
+
+
+def _interval(found: Interval) -> dict[str, float] | None:
+    """None for too few values: such an interval has no bounds, and JSON no word for that."""
+    return asdict(found) if found.n > 1 else None
 
 
 def choose_forms(

@@ -110,16 +110,17 @@ def _by_score(
 def _by_duel(
     several: Sequence[Responses], principle: Principle, judge: Judge, form: str
 ) -> list[tuple[str, str, float]]:
-    found = []
-    for one in several:
-        best, beaten, by = one.texts[0], "", 0.0
-        for text in one.texts[1:]:
-            margin = judge.margins(principle, form, [Two(one.prompt, text, best)])[0]
+    """Round by round over all prompts, as a judge that is asked much at once answers faster."""
+    found = [(one.texts[0], "", 0.0) for one in several]
+    for turn in range(1, max((len(one.texts) for one in several), default=0)):
+        fighting = [i for i, one in enumerate(several) if turn < len(one.texts)]
+        duels = [Two(several[i].prompt, several[i].texts[turn], found[i][0]) for i in fighting]
+        for i, duel, margin in zip(fighting, duels, judge.margins(principle, form, duels), strict=True):
+            best, beaten, _ = found[i]
             if margin > 0:
-                best, beaten, by = text, best, margin
+                found[i] = duel.first, best, margin
             elif margin < 0 and not beaten:
-                beaten, by = text, -margin
-        found.append((best, beaten, by))
+                found[i] = best, duel.first, -margin
     return found
 
 

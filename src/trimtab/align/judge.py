@@ -76,7 +76,7 @@ class Judge:
             scores = self.scores(principle, form, answers)
             return [scores[i] - scores[i + 1] for i in range(0, len(scores), 2)]
         if form == "external":
-            return [self._asked(principle, two) for two in pairs]
+            return self._said(principle, pairs)
         asked = [_question_of_two(principle, two) for pair in pairs for two in (pair, pair.turned)]
         leanings = self._between(asked, "A", "B")
         return [(leanings[i] - leanings[i + 1]) / 2 for i in range(0, len(leanings), 2)]
@@ -117,11 +117,10 @@ class Judge:
         )
         return [found[i].total - found[i + 1].total for i in range(0, len(found), 2)]
 
-    def _asked(self, principle: Principle, two: Two) -> float:
-        writer = cast(Writer, self._external)
-        there = _named(writer(_question_of_two(principle, two)))
-        back = _named(writer(_question_of_two(principle, two.turned)))
-        return float(there) if there and there == -back else 0.0
+    def _said(self, principle: Principle, pairs: Sequence[Two]) -> list[float]:
+        asked = [_question_of_two(principle, two) for pair in pairs for two in (pair, pair.turned)]
+        named = [_named(reply) for reply in cast(Writer, self._external)(asked)] if asked else []
+        return [float(named[i]) if named[i] == -named[i + 1] else 0.0 for i in range(0, len(named), 2)]
 
 
 def _under(instruction: str, prompt: Sequence[Said]) -> tuple[Said, ...]:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trimtab.domain.errors import InvalidInput
 
@@ -47,6 +48,49 @@ class Data(_Part):
     ai_weight: float = Field(1.0, ge=0.0, le=100.0)
     prompts: int = Field(0, ge=0, le=100_000)
     """At most so many training prompts; 0 is all."""
+
+
+class Stronger(_Part):
+    """A stronger model, anywhere that speaks OpenAI's protocol, that judges and revises beside the one that learns."""
+
+    base_url: str = Field("", max_length=2000)
+    """Up to and including ``/v1``; empty for none."""
+    model: str = Field("", max_length=200)
+    """What that server calls it."""
+    key_variable: str = Field("", pattern=r"^(TRIMTAB_JUDGE_KEY(_[A-Z0-9_]{1,60})?)?$")
+    """The environment variable that holds its key: TRIMTAB_JUDGE_KEY, or that with an ending. A recipe is kept and
+    shown, so the key itself has no place in it; and no other variable can be sent to an address that a recipe names."""
+    at_once: int = Field(4, ge=1, le=64)
+    """Questions that are asked at the same time."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("it begins with http:// or https:// and names a server")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("it holds an address only; name the key's variable in key_variable")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if bool(self.base_url) != bool(self.model):
+            raise ValueError("base_url and model go together")
+        return self
+
+
+class Revision(_Part):
+    """Answers that are criticised and written again under the constitution, and learnt before anything is judged."""
+
+    prompts: int = Field(48, ge=0, le=10_000)
+    """Answers to revise; 0 leaves this out."""
+    harmful: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of them that answer the harmful requests which come with Trimtab."""
+    own: int = Field(8, ge=0, le=10_000)
+    """At most so many of them the model tries to revise itself; a small one rarely can, and trying takes longest."""
+    epochs: int = Field(2, ge=1, le=20)
+    learning_rate: float = Field(5e-4, gt=0.0, le=0.1)
 
 
 class Reward(_Part):
@@ -94,7 +138,11 @@ class Gate(_Part):
     """Held-out judgements that the reward model is tested on."""
     parity_prompts: int = Field(50, ge=1, le=1000)
     probes: bool = True
-    """Safety, look-alikes and sycophancy."""
+    """Safety, look-alikes and sycophancy; false leaves out tool calls and cited answers as well."""
+    tool_questions: int = Field(24, ge=0, le=1000)
+    """Questions for tools that the served versions are asked; 0 is none."""
+    cited_questions: int = Field(30, ge=0, le=1000)
+    """Questions about passages that the served versions are asked; 0 is none."""
 
 
 class Recipe(_Part):
@@ -102,6 +150,8 @@ class Recipe(_Part):
     method: Method = "ppo"
     seed: int = Field(0, ge=0, lt=2**31)
     data: Data = Data()
+    stronger: Stronger = Stronger()
+    revision: Revision = Revision()
     reward: Reward = Reward()
     policy: Policy = Policy()
     rewards: Rewards = Rewards()

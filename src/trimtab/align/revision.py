@@ -1,10 +1,6 @@
-"""Stage one of RLAIF: an answer is criticised under a principle and written again, and revisions are learned.
+"""A revision: an answer as it should have been under a principle, and when a text can stand as one.
 
-After Bai et al. 2022 (arXiv:2212.08073, section 3). Where it departs from the paper: a revision is used only when it
-can be used (it is text, it differs, it neither echoes the request nor itself, and the principle's judge finds it better
-than the answer and than the principle's template). A model of 135 million parameters rarely writes one that can: read
-by hand, 1 of 12 of the default model's revisions of answers to harmful requests declined. When it cannot, a stronger
-model is asked, and then a template is taken; when nothing is usable there is no revision, and the prompt is left out.
+Revisions are what stage one of RLAIF learns (Bai et al. 2022, arXiv:2212.08073, section 3); `reviser.py` makes them.
 """
 
 from __future__ import annotations
@@ -13,15 +9,13 @@ import hashlib
 import random
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.domain.judgement import Judgement, Kind, Said, Source
 
 from . import bundled
-from .constitution import START, Constitution, Principle
-from .judge import Judge, Two
-from .writer import Writer
+from .constitution import Constitution, Principle
 
 LONGEST = 4
 """A revision may have this many times the answer's characters, and at least 600: beyond, a model just went on."""
@@ -31,15 +25,20 @@ _ENDS = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The judge and the form that agreed with people on a principle."""
+class Draft:
+    """An answer, and the principle it is criticised under."""
 
-    judge: Judge
-    form: str
+    prompt: tuple[Said, ...]
+    answer: str
+    principle: Principle
+    seed: int = 0
+    """Decides which of the principle's templates comes first."""
 
 
 @dataclass(frozen=True)
 class Revision:
+    """What came of a draft."""
+
     prompt: tuple[Said, ...]
     answer: str
     """What the policy said."""
@@ -81,50 +80,30 @@ class Revision:
         )
 
 
-def critique_and_revise(
-    prompt: tuple[Said, ...],
-    answer: str,
-    principle: Principle,
-    chat: Writer,
-    *,
-    verdict: Verdict | None = None,
-    stronger: Writer | None = None,
-    seed: int = 0,
-    constitution: str = "",
-    model: str = "",
-) -> Revision | None:
-    """An answer written again under a principle, or None when nothing usable came of it.
+def kept_answer(prompt: tuple[Said, ...], answer: str, constitution: str = "", model: str = "") -> Judgement | None:
+    """An answer that needs no revision, to learn from up to its last whole sentence; None if it has none, or loops."""
+    whole = whole_sentences(answer)
+    if not whole or _loops(_plain(whole).split()):
+        return None
+    about = {"constitution": constitution, "by": "kept"}
+    return Judgement(
+        id=row_id("kept", prompt, whole),
+        kind=Kind.DEMONSTRATION,
+        prompt=prompt,
+        completion=whole,
+        source=Source.CONSTITUTION,
+        version=model,
+        ours=True,
+        about=about,
+    )
 
-    Args:
-        chat: the policy; it criticises and revises its own answer.
-        verdict: what checks a revision. Without it the policy's own revisions are not used, as nothing says that they
-            are better; a stronger model and templates are trusted.
-        stronger: asked where the policy's revision cannot be used.
-        seed: which of the principle's templates comes first.
 
-    Raises:
-        Unavailable: a model did not answer.
-    """
-    templates = [text for text in _filled(answer, principle, seed) if usable(answer, text, principle)]
-
-    def made(by: str, critique: str, text: str, margin: float | None) -> Revision:
-        return Revision(prompt, answer, critique, text, principle.id, by, margin, constitution, model)
-
-    for by, writer in (("model", chat if verdict else None), ("stronger", stronger)):
-        if writer is None:
-            continue
-        critique, text = _written(prompt, answer, principle, writer)
-        if not usable(answer, text, principle):
-            continue
-        margin = _better(prompt, text, answer, principle, verdict)
-        rivals = templates[:1] if by == "model" else []
-        if _above(margin) and all(_above(_better(prompt, text, rival, principle, verdict)) for rival in rivals):
-            return made(by, critique, text, margin)
-    for text in templates:
-        margin = _better(prompt, text, answer, principle, verdict)
-        if _above(margin):
-            return made("template", "", text, margin)
-    return None
+def whole_sentences(answer: str, most: int = 0) -> str:
+    """The answer up to the end of its last whole sentence, or of its first `most`; ``""`` where there is none."""
+    text = answer.strip()
+    ends = [match.end() for match in _ENDS.finditer(text)]
+    ends = ends[:most] if most else ends
+    return text[: ends[-1]] if ends else ""
 
 
 def usable(answer: str, text: str, principle: Principle) -> bool:
@@ -134,10 +113,12 @@ def usable(answer: str, text: str, principle: Principle) -> bool:
         return False
     if any(_plain(asked) in _plain(text) for asked in (principle.revise, principle.critique)):
         return False
+    return not _loops(words) and len(text) <= max(600, LONGEST * len(answer))
+
+
+def _loops(words: Sequence[str]) -> bool:
     threes = list(zip(words, words[1:], words[2:], strict=False))
-    if len(threes) > 12 and len(set(threes)) < LEAST_NEW * len(threes):
-        return False
-    return len(text) <= max(600, LONGEST * len(answer))
+    return len(threes) > 12 and len(set(threes)) < LEAST_NEW * len(threes)
 
 
 def sampled(constitution: Constitution, expected: str, *, seed: int) -> Principle | None:
@@ -158,42 +139,6 @@ def row_id(*parts: str | Sequence[Said]) -> str:
         text = part if isinstance(part, str) else "\0".join(f"{said.role}\0{said.content}" for said in part)
         digest.update(hashlib.sha256(text.encode()).digest())
     return f"ai-{digest.hexdigest()[:20]}"
-
-
-def _written(prompt: tuple[Said, ...], answer: str, principle: Principle, writer: Writer) -> tuple[str, str]:
-    said = (*prompt, Said("assistant", answer))
-    critique = writer((*said, Said("user", f"{principle.text}\n\n{principle.critique}")))
-    request = f"{principle.revise} Reply with the new answer only."
-    text = writer((*said, Said("user", principle.critique), Said("assistant", critique), Said("user", request)))
-    return critique, text.strip()
-
-
-def _better(
-    prompt: tuple[Said, ...], text: str, other: str, principle: Principle, verdict: Verdict | None
-) -> float | None:
-    return verdict.judge.margins(principle, verdict.form, [Two(prompt, text, other)])[0] if verdict else None
-
-
-def _above(margin: float | None) -> bool:
-    """Better, or nobody to say so."""
-    return margin is None or margin > 0
-
-
-def _filled(answer: str, principle: Principle, seed: int) -> Iterable[str]:
-    templates = list(principle.templates)
-    random.Random(seed).shuffle(templates)  # noqa: S311 - a reproducible order, no secret
-    for template in templates:
-        if START not in template:
-            yield template
-        elif start := _start(answer):
-            yield template.replace(START, start)
-
-
-def _start(answer: str) -> str:
-    """The first two whole sentences; ``""`` when there is no whole one."""
-    text = answer.strip()
-    ends = [match.end() for match in _ENDS.finditer(text)][:2]
-    return text[: ends[-1]] if ends else ""
 
 
 def _plain(text: str) -> str:

@@ -66,6 +66,10 @@ class Report:
             return
         raise Cancelled if wish == "cancel" else Paused
 
+    def close(self) -> None:
+        """Nothing more will be told."""
+        self._file.close()
+
     def _mend(self) -> None:
         """A process that was killed may have left half a line: it is ended, and reads as nothing."""
         path = self._job.folder / "progress.jsonl"

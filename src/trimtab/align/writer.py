@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
@@ -20,8 +21,9 @@ MOST_CHARACTERS = 20_000
 
 
 class Writer(Protocol):
-    def __call__(self, messages: Sequence[Said]) -> str:
-        """The answer to the messages. It is untrusted text."""
+    def __call__(self, asked: Sequence[Sequence[Said]]) -> list[str]:
+        """The answer to each conversation, in their order: several at once cost a model far less than one by one. The
+        answers are untrusted text."""
         ...
 
 
@@ -29,17 +31,22 @@ class ChatWriter:
     """A `Writer` from a LangChain chat model.
 
     judge = Judge(external=ChatWriter(ChatOpenAI(base_url=url, model=name, timeout=30)))
+
+    Args:
+        at_once: conversations that are asked at the same time.
     """
 
-    def __init__(self, model: BaseChatModel) -> None:
+    def __init__(self, model: BaseChatModel, *, at_once: int = 1) -> None:
         self._model = model
+        self._at_once = at_once
 
-    def __call__(self, messages: Sequence[Said]) -> str:
+    def __call__(self, asked: Sequence[Sequence[Said]]) -> list[str]:
         """Raises:
         Unavailable: the model did not answer; its own error is the cause.
         """
+        conversations: list[LanguageModelInput] = [[as_message(said) for said in messages] for messages in asked]
         try:
-            answer = self._model.invoke([as_message(said) for said in messages])
+            answers = self._model.batch(conversations, {"max_concurrency": self._at_once})
         except TrimtabError:
             raise
         except Exception as error:
@@ -48,7 +55,7 @@ class ChatWriter:
                 f"The model that was asked to judge or to write did not answer ({type(error).__name__}). "
                 "Check its URL and key, or leave it out to go on with the local model."
             ) from error
-        return str(answer.text)[:MOST_CHARACTERS].strip()
+        return [str(answer.text)[:MOST_CHARACTERS].strip() for answer in answers]
 
 
 def as_message(said: Said) -> BaseMessage:

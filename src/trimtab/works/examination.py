@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-from pydantic import SecretStr
 
 from trimtab.align import bundled
 from trimtab.align.adapter import Adapter, read_adapter
-from trimtab.align.evaluation import Prompt
 from trimtab.align.gate import Evidence
 from trimtab.align.reward_model import RewardModel
 from trimtab.domain.judgement import Kind
-from trimtab.llm.lora import adapter_gguf
-from trimtab.llm.served import ServingOptions
-from trimtab.llm.tensors import open_tensors
 
-from . import parity
 from .material import Material, place
 from .reward_models import tested
 from .run import Run
-
-CONTEXT = 2048
-"""Tokens a conversation may have when the served model is asked what it says."""
+from .serving import try_served
 
 
 def examine(run: Run, material: Material, reward: RewardModel, judge: RewardModel) -> tuple[Evidence, dict[str, Any]]:
@@ -56,7 +45,15 @@ def examine(run: Run, material: Material, reward: RewardModel, judge: RewardMode
         length_bias=found.get("length_correlation"),
     )
     run.moved("examination", 2, 3)
-    evidence = _served(run, evidence, prompts, new)
+    served = try_served(run, prompts, new)
+    evidence = replace(
+        evidence,
+        parity=served.candidate.alike,
+        parity_drift=served.candidate.drift,
+        base_drift=served.base.drift,
+        sets={**evidence.sets, **served.sets},
+    )
+    run.moved("examination", 3, 3)
     extras = {"samples": compared.samples(), "reward": found, "judge": tested(run, "judge", judge, material)}
     return evidence, extras
 
@@ -66,28 +63,3 @@ def _serving_adapter(run: Run) -> Adapter | None:
         return None
     folder = run.registry.verified(run.resolved.serving).adapter
     return read_adapter(folder)[0] if folder else None
-
-
-def _served(run: Run, evidence: Evidence, prompts: Sequence[Prompt], new: Adapter) -> Evidence:
-    """With what the engine that serves makes of the adapter."""
-    peft = run.work / "policy" / "adapter"
-    gguf = run.work / "adapter.gguf"
-    if not gguf.exists():
-        adapter_gguf(peft, gguf, open_tensors(Path(run.resolved.weights)).architecture)
-    options = ServingOptions(
-        models_dir=Path(run.resolved.models_dir),
-        model=run.resolved.weights,
-        engine=run.resolved.engine,  # type: ignore[arg-type]
-        log_path=run.work / "engine.log",
-        context=CONTEXT,
-        tools_mode="none",
-        api_key=SecretStr(""),
-    )
-    few = prompts[: run.recipe.gate.parity_prompts]
-    adapters: list[tuple[str, Adapter | None, Path | None, Path | None]] = [
-        ("base", None, None, None),
-        ("candidate", new, peft, gguf),
-    ]
-    base, candidate = parity.measure(options, run.network, run.base, few, adapters)
-    run.moved("examination", 3, 3)
-    return replace(evidence, parity=candidate.alike, parity_drift=candidate.drift, base_drift=base.drift)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -21,7 +20,7 @@ from trimtab.align.network import Network
 from trimtab.align.policy import logprobs_of
 from trimtab.align.rollouts import Draw, TorchSampler
 from trimtab.align.writer import as_message
-from trimtab.llm.served import ServingOptions, serve
+from trimtab.llm.served import Spoken
 
 TOKENS = 12
 AT_ONCE = 4
@@ -35,21 +34,23 @@ class Parity:
     """Mean difference in the log-probability of the first token, where both chose the same."""
 
 
-def measure(
-    options: ServingOptions,
+async def measure(
     network: Network,
     base: Base,
     prompts: Sequence[Prompt],
-    adapters: Sequence[tuple[str, Adapter | None, Path | None, Path | None]],
-) -> list[Parity]:
-    """For each of `adapters` (name, as trained, as PEFT folder, as GGUF; all None is the base): served beside trained.
+    adapter: Adapter | None,
+    spoken: Spoken,
+) -> Parity:
+    """One version, served beside trained. `spoken` wears the adapter, `adapter` is the same as trained; None is the
+    base.
 
     Raises:
-        EngineError, ModelFileError, InvalidInput: the engine cannot serve it.
+        EngineError: the engine does not answer.
     """
-    expected = [_trained(network, base, prompts, adapter) for _, adapter, _, _ in adapters]
-    served = asyncio.run(_served(options, prompts, [(name, peft, gguf) for name, _, peft, gguf in adapters]))
-    return [_parity(one, other) for one, other in zip(expected, served, strict=True)]
+    trained = await asyncio.to_thread(_trained, network, base, prompts, adapter)
+    room = asyncio.Semaphore(AT_ONCE)
+    said = await asyncio.gather(*(_asked(spoken.bare, prompt, room) for prompt in prompts))
+    return _parity(trained, list(said))
 
 
 _Words = list[tuple[str, str, float]]
@@ -65,21 +66,6 @@ def _trained(network: Network, base: Base, prompts: Sequence[Prompt], adapter: A
         (base.text_of(one.ids).strip(), base.text_of(one.ids[:1]), logprob)
         for one, logprob in zip(drawn, first, strict=True)
     ]
-
-
-async def _served(
-    options: ServingOptions, prompts: Sequence[Prompt], adapters: Sequence[tuple[str, Path | None, Path | None]]
-) -> list[_Words]:
-    served = await serve(options)
-    try:
-        found = []
-        for name, peft, gguf in adapters:
-            model = (await served.voice(name, peft, gguf)).bare
-            room = asyncio.Semaphore(AT_ONCE)
-            found.append(list(await asyncio.gather(*(_asked(model, prompt, room) for prompt in prompts))))
-        return found
-    finally:
-        await served.aclose()
 
 
 async def _asked(model: BaseChatModel, prompt: Prompt, room: asyncio.Semaphore) -> tuple[str, str, float]:

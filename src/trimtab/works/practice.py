@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from trimtab.align import rlhf, sft, trl_methods
-from trimtab.align.adapter import LoraConfig
+from trimtab.align.adapter import Adapter, LoraConfig
 from trimtab.align.policy import Policy
 from trimtab.align.recipe import Rewards
 from trimtab.align.reward_model import RewardModel
@@ -18,20 +18,24 @@ from .material import Material, place
 from .run import Run
 
 
-def practise(run: Run, material: Material, reward: RewardModel) -> None:
-    """Train the policy, unless it was trained before."""
+def practise(run: Run, material: Material, reward: RewardModel, *, start: Adapter | None = None) -> None:
+    """Train the policy, unless it was trained before.
+
+    Args:
+        start: what PPO's policy begins with; None is the base. Its reference is the base either way, see `revising`.
+    """
     if (run.work / "policy" / "adapter" / "adapter_model.safetensors").exists():
         return
     match run.recipe.method:
         case "ppo":
-            _ppo(run, material, reward)
+            _ppo(run, material, reward, start)
         case "sft":
             _sft(run, material)
         case _:
             _trl(run, material, reward)
 
 
-def _ppo(run: Run, material: Material, reward: RewardModel) -> None:
+def _ppo(run: Run, material: Material, reward: RewardModel, start: Adapter | None) -> None:
     settings = run.recipe.policy
     defaults = rlhf.RlhfConfig()
     config = replace(
@@ -44,6 +48,8 @@ def _ppo(run: Run, material: Material, reward: RewardModel) -> None:
         seed=run.recipe.seed,
     )
     policy = Policy.fresh(run.network, LoraConfig(rank=settings.rank), run.recipe.seed)
+    if start is not None:
+        policy.adapter.load_named(start.named())
     steps = rlhf.train(
         policy,
         run.base,

@@ -21,8 +21,22 @@ from trimtab.registry.registry import Registry
 
 from .resolved import Resolved
 
-_SHARES = {"reward": 25.0, "judge": 10.0, "policy": 55.0, "examination": 10.0}
-"""How long the stages take beside one another, roughly."""
+
+def shares(recipe: Recipe) -> dict[str, float]:
+    """The stages in their order, and how long each takes beside the others, roughly (measured with `align demo`)."""
+    found = {"reward": 25.0, "judge": 10.0, "policy": 55.0, "examination": 15.0}
+    if recipe.data.constitution:
+        judged = len(recipe.data.principles) or 10
+        before = {"judges": judged * recipe.data.judge_pairs * 0.3, "constitution": 15.0}
+        if revises(recipe):
+            before["revision"] = recipe.revision.prompts * 0.3
+        found = {name: before[name] for name in ("judges", "revision", "constitution") if name in before} | found
+    return found
+
+
+def revises(recipe: Recipe) -> bool:
+    """Whether the policy learns revisions first. TRL's methods begin with the base model."""
+    return recipe.data.constitution and recipe.revision.prompts > 0 and recipe.method in ("ppo", "sft")
 
 
 class Run:
@@ -36,6 +50,7 @@ class Run:
         self.network = Network(self.base, trunk_layers=recipe.policy.trunk_layers)
         self.examiner = Examiner(self.network, self.base, seed=recipe.seed + 7)
         self.registry = Registry(Path(resolved.versions_dir))
+        self.shares = shares(recipe)
 
     def moved(self, stage: str, step: int, steps: int) -> None:
         """How far the whole job is, in thousandths, and whether somebody wants it to rest.
@@ -43,13 +58,10 @@ class Run:
         Raises:
             Paused, Cancelled: as somebody wished.
         """
-        whole, before = sum(_SHARES.values()), 0.0
-        for name, share in _SHARES.items():
-            if name == stage:
-                before += share * min(1.0, step / max(1, steps))
-                break
-            before += share
-        self.report.moved(stage, round(1000 * before / whole), 1000)
+        names = list(self.shares)
+        before = sum(self.shares[name] for name in names[: names.index(stage)])
+        done = before + self.shares[stage] * min(1.0, step / max(1, steps))
+        self.report.moved(stage, round(1000 * done / sum(self.shares.values())), 1000)
         self.report.checkpointed()
 
     def kept_rows(self, name: str, make: Callable[[], Iterable[Judgement]]) -> list[Judgement]:
