@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from trimtab.align import bundled, reward_model, rlhf, sft, trl_methods
+from trimtab.align import bundled, reward_model, reward_training, rlhf, sft, trl_methods
 from trimtab.align.adapter import Adapter, LoraConfig, read_adapter
 from trimtab.align.base import Base, load_base
 from trimtab.align.network import Network
@@ -64,7 +64,7 @@ def words(prompts: object, completions: Sequence[str], context: object) -> list[
 
 def ppo(base: Base, scratch: Path, epochs: int = 1) -> tuple[Iterator[object], int]:
     network = Network(base, trunk_layers=TRUNK)
-    scorer = reward_model.RewardModel.fresh(network, base, LoraConfig())
+    scorer = reward_model.RewardModel(network, base)
     config = rlhf.RlhfConfig(rollouts=ROWS, draw=Draw(max_tokens=TOKENS), missing_end_penalty=0.0)
     config = replace(config, ppo=replace(config.ppo, epochs=epochs, kl_cap=None, kl_stop=None))
     reward = Weighted([Part("model", 1.0, scorer.reward)])
@@ -134,8 +134,9 @@ def compare(folder: Path, cpu_seconds: float, scratch: Path) -> None:
     network = Network(base, trunk_layers=TRUNK)
     train = bundled.load_bundled("train")
     random.Random(0).shuffle(train)
-    scorer = reward_model.RewardModel.fresh(network, base, LoraConfig())
-    for _ in reward_model.train(scorer, reward_model.rows_of(base, train[:400]), reward_model.RewardConfig(epochs=1)):
+    scorer = reward_model.RewardModel(network, base)
+    rows = reward_model.rows_of(base, train[:400])
+    for _ in reward_training.train(scorer, rows, reward_training.RewardConfig()):
         pass
     draw = Draw(max_tokens=40)
     sampler = TorchSampler(network, base.end_ids)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiny_decoder import decoder
-from trimtab.align.adapter import LoraConfig
 from trimtab.align.base import load_base
 from trimtab.align.jobs import Job, Jobs
 from trimtab.align.network import Network
 from trimtab.align.recipe import Recipe
-from trimtab.align.reward_model import RewardConfig, RewardModel, rows_of, train
+from trimtab.align.reward_model import RewardModel, rows_of
+from trimtab.align.reward_training import RewardConfig, train
 from trimtab.domain.judgement import Judgement, Kind, Said
 
 SHA = "ab" * 32
@@ -28,9 +28,9 @@ def reward_job(home: Path, *, name: str = "planted") -> Job:
     jobs = Jobs(home / "jobs")
     job = jobs.submit("align", {"recipe": recipe, "resolved": resolved})
     jobs.cancel(job)
-    for seed, kind in enumerate(("reward", "judge")):
-        model = RewardModel.fresh(network, base, LoraConfig(rank=4), seed)
-        list(train(model, rows, RewardConfig(epochs=1, batch=8, learning_rate=0.003, seed=seed)))
+    for kind in ("reward", "judge"):
+        model = RewardModel(network, base, reads="trunk" if kind == "reward" else "top")
+        list(train(model, rows, RewardConfig(batch=8)))
         model.save(job.work / kind)
     return job
 

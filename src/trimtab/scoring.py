@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from trimtab.align.jobs import Jobs
 from trimtab.align.network import Network
-from trimtab.align.reward_model import RewardModel
+from trimtab.align.reward_model import RewardModel, text_of
 from trimtab.domain.errors import InvalidInput, TrimtabError
 from trimtab.domain.judgement import Said
 from trimtab.works.resolved import Resolved
@@ -46,22 +48,17 @@ class Bench:
 
     def opinion(self, model: RewardModel, asked: Sequence[Mapping[str, Any]]) -> list[float]:
         """Of each, the probability (0..1) that one answer is good for its label, or the first of two the better."""
-        ids = []
+        texts = []
         for one in asked:
-            prompt = self._base.prompt_ids(self._recent(_said(one["prompt"]), one["texts"]))
-            ids += [prompt + self._base.completion_ids(text) for text in one["texts"]]
-        raw = iter(model.raw_scores(ids))
+            prompt = self._recent(_said(one["prompt"]), one["texts"])
+            texts += [text_of(self._base, prompt, text) for text in one["texts"]]
+        features = iter(torch.split(model.features(texts), [len(one["texts"]) for one in asked]))
         found = []
-        for one in asked:
-            margin = next(raw) - (next(raw) if len(one["texts"]) == 2 else self._threshold(model, one["label"]))
+        for one, own in zip(asked, features, strict=True):
+            raw = model.raw(own)
+            margin = raw[0] - raw[1] if len(raw) == 2 else model.above(one["label"], own)[0]
             found.append(float(margin.sigmoid()))
         return found
-
-    @staticmethod
-    def _threshold(model: RewardModel, label: str) -> float:
-        """Of a label that was not trained on: the base model's average answer."""
-        known = model.thresholds.get(label)
-        return float(known.detach()) if known is not None else model.mean
 
     def _recent(self, prompt: Sequence[Said], texts: Sequence[str]) -> Sequence[Said]:
         """As much of the conversation as is read beside the longest of the texts, the newest of it."""

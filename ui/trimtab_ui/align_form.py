@@ -22,11 +22,11 @@ METHODS = {
     "sft": "SFT: copies what people wrote",
 }
 BUDGETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "demo": {"policy": {"steps": 12}, "reward": {"rows": 480}},
+    "demo": {"policy": {"steps": 12}},
     "full": {},
     "try": {
         "data": {"prompts": 24, "judge_pairs": 8},
-        "reward": {"epochs": 1, "rows": 32},
+        "reward": {"rows": 32},
         "policy": {"steps": 2, "rollouts": 8, "max_tokens": 16},
         "gate": {"test_prompts": 6, "test_rows": 10, "parity_prompts": 3, "probes": False},
     },
@@ -47,7 +47,7 @@ ADVANCED: Mapping[str, Mapping[str, str]] = {
     },
     "data": {"human_weight": "Weight of people's say", "ai_weight": "Weight of the constitution's say",
              "prompts": "Training prompts, at most"},
-    "reward": {"epochs": "Reward model: epochs", "rows": "Reward model: judgements, at most"},
+    "reward": {"rows": "Reward model: judgements, at most"},
     "gate": {"test_prompts": "Gate: prompts", "test_rows": "Gate: judgements"},
 }  # fmt: skip
 FEW = 270

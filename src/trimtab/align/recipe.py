@@ -96,10 +96,8 @@ class Revision(_Part):
 class Reward(_Part):
     """The reward model."""
 
-    epochs: int = Field(2, ge=1, le=20)
     batch: int = Field(16, ge=1, le=256)
-    learning_rate: float = Field(5e-4, gt=0.0, le=0.1)
-    rank: int = Field(8, ge=1, le=128)
+    """Judgements that are read at a time."""
     rows: int = Field(0, ge=0, le=1_000_000)
     """At most so many judgements to train on; 0 is all."""
 

@@ -1,50 +1,49 @@
 """The reward model: how much people would like an answer, learned from preferences and from 0/1 labels alike.
 
-A second adapter on the policy's network, and a score head on the output at the answer's last token. One loss takes both
-kinds of judgement, a row's weight before each:
-
-- a preference: ``-log sigmoid(score(better) - score(worse))`` (Bradley-Terry; Ouyang et al. 2022, equation 1);
-- a label: ``-log sigmoid(+-(score - threshold))``, a threshold for each label, learned, so that the score's zero stays
-  free.
-
-TRL's RewardTrainer does not fit: it takes pairs only, and it reads all layers in each epoch, where this trainer reads
-the trunk once (for SFT, the same comparison, four times as many rows a CPU minute: `benchmarks/alignment.py`).
+The network's own layers already tell much of what people tell apart; what has to be learned is a direction
+(`reward_training`). An answer becomes two vectors of what the frozen layers make of it, the mean over its tokens and
+its last token, and its score is a weighted sum of their numbers. So a rollout is scored at no cost: the trunk's output
+is what the policy needs anyway.
 
 Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation 1 over samples of the base model
-(`normalise`), so that a step's size does not depend on how long the reward model trained.
+(`normalise`), so that a step's size does not depend on how sure the reward model is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimtab.domain.errors import InvalidInput, ModelFileError
 from trimtab.domain.judgement import Judgement, Kind, Said
 
-from .adapter import Adapter, LoraConfig, read_adapter, save_adapter
 from .base import Base
-from .checkpoint import Checkpoints
-from .epochs import Passes, Trunks, descend
 from .network import Network, by_length, shared_prefix
 from .rollouts import Completion
 
-_CARD = "reward.json"
+Reads = Literal["trunk", "top"]
+"""The layer an answer is read at: where the adapters begin, or the last one."""
+_CARD, _TENSORS = "reward.json", "reward.safetensors"
 
 
 @dataclass(frozen=True)
 class Text:
-    """A judged text: its tokens, and how long it is for a person."""
+    """An answer after its prompt."""
 
     ids: tuple[int, ...]
+    """Tokens of prompt and answer."""
+    prompt: int
+    """How many of them are the prompt's."""
     words: int
+    """How long the answer is for a person."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,9 @@ def rows_of(
     """
     rows = []
     for judged in judgements:
-        prompt = base.prompt_ids(judged.prompt)
-        text = _text(base, prompt, judged.completion)
+        text = text_of(base, judged.prompt, judged.completion)
         if judged.kind is Kind.PREFERENCE:
-            row = Row(judged, text, worse=_text(base, prompt, judged.rejected))
+            row = Row(judged, text, worse=text_of(base, judged.prompt, judged.rejected))
         elif judged.kind is Kind.LABEL and judged.value is not None:
             row = Row(judged, text, good=bool(judged.value) != (judged.label in bad), label=judged.label)
         else:
@@ -86,45 +84,24 @@ def rows_of(
     return rows
 
 
-def _text(base: Base, prompt: tuple[int, ...], completion: str) -> Text:
-    return Text(prompt + base.completion_ids(completion), len(completion.split()))
-
-
-@dataclass(frozen=True)
-class RewardConfig(Passes):
-    """What a person may turn. The defaults separate the bundled data; see the benchmark. A reward model learns its set
-    by heart in a few passes (Ouyang: one)."""
-
-    weight_decay: float = 0.01
-
-
-@dataclass(frozen=True)
-class RewardStep:
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    """Of this batch's rows, before the step."""
-    learning_rate: float
-    seconds: float
+def text_of(base: Base, prompt: Sequence[Said], completion: str) -> Text:
+    before = base.prompt_ids(prompt)
+    return Text(before + base.completion_ids(completion), len(before), len(completion.split()))
 
 
 class RewardModel:
-    """Scores answers. `adapter` and the score head are what training changes."""
+    """Scores answers. It changes nothing of the network that it reads with."""
 
-    def __init__(self, network: Network, base: Base, adapter: Adapter, *, head: Tensor) -> None:
-        self.network, self.base, self.adapter = network, base, adapter
-        self.head = head.detach().clone().requires_grad_()
-        """``[width]``."""
-        self.thresholds: dict[str, Tensor] = {}
+    def __init__(self, network: Network, base: Base, *, reads: Reads = "trunk") -> None:
+        self.network, self.base, self.reads = network, base, reads
+        size = 2 * network.shape.width
+        self.centre, self.spread = torch.zeros(size), torch.ones(size)
+        self.weight = torch.zeros(size)
+        """``[2 * width]``, over the mean and the last token."""
+        self.labels: dict[str, tuple[Tensor, Tensor]] = {}
+        """Each label's own vector ``[2 * width]``, and its threshold ``[]``."""
+        self.ridge = 0.0
         self.mean, self.deviation = 0.0, 1.0
-
-    @classmethod
-    def fresh(cls, network: Network, base: Base, config: LoraConfig, seed: int = 0) -> RewardModel:
-        generator = torch.Generator().manual_seed(seed)
-        width = network.shape.width
-        head = torch.randn(width, generator=generator) / width  # small: all answers begin about equal
-        return cls(network, base, network.fresh_adapter(config, seed), head=head)
 
     # ------------------------------------------------------------------ scoring
 
@@ -133,17 +110,14 @@ class RewardModel:
         return self.scores([prompt], [completion])[0]
 
     def scores(self, prompts: Sequence[Sequence[Said]], completions: Sequence[str]) -> list[float]:
-        ids = [
-            self.base.prompt_ids(prompt) + self.base.completion_ids(text)
-            for prompt, text in zip(prompts, completions, strict=True)
-        ]
-        return self._normal(self.raw_scores(ids))
+        texts = [text_of(self.base, p, text) for p, text in zip(prompts, completions, strict=True)]
+        return self._normal(self.raw(self.features(texts)))
 
     def scores_of(self, completions: Sequence[Completion]) -> list[float]:
         """Scores of rollouts, from their trunk outputs where they carry them; a cut answer where it was cut."""
         trunks = [c.trunk for c in completions if c.trunk is not None]
-        ids = [c.prompt_ids + c.ids for c in completions]
-        return self._normal(self.raw_scores(ids, trunks if len(trunks) == len(ids) else None))
+        texts = [Text(c.prompt_ids + c.ids, len(c.prompt_ids), 0) for c in completions]
+        return self._normal(self.raw(self.features(texts, trunks if len(trunks) == len(texts) else None)))
 
     def reward(
         self, prompts: Sequence[Sequence[Said]], completions: Sequence[str], context: Sequence[Mapping[str, Any]]
@@ -174,47 +148,73 @@ class RewardModel:
     def _normal(self, raw: Tensor) -> list[float]:
         return [float(score) for score in (raw - self.mean) / self.deviation]
 
-    @torch.no_grad()
-    def raw_scores(
-        self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None = None, rows: int = 16
-    ) -> Tensor:
-        """Scores as they were learned ``[texts]``, before `normalise`, without gradients."""
-        scores = torch.zeros(len(ids))
-        for part in by_length([len(text) for text in ids], rows):
-            scores[part] = self.raw([ids[i] for i in part], [trunks[i] for i in part] if trunks else None)
-        return scores
+    # ------------------------------------------------------------------ what is read of an answer
 
-    def raw(self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None = None) -> Tensor:
-        """Raw scores ``[B]``, with gradients to adapter and head; `trunks` where the trunk's output is known."""
-        shared = shared_prefix(ids)
-        if trunks is None:
-            tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
-            trunk = self.network.trunk(tokens, shared)
-        else:
-            trunk = torch.nn.utils.rnn.pad_sequence(list(trunks), batch_first=True)
-        last = torch.tensor([len(i) - 1 for i in ids])
-        return self.network.upper(trunk, self.adapter, shared)[torch.arange(len(last)), last] @ self.head
+    @torch.no_grad()
+    def features(self, texts: Sequence[Text], trunks: Sequence[Tensor] | None = None, at_once: int = 16) -> Tensor:
+        """``[texts, 2 * width]``: the mean over the answer's tokens, and its last token.
+
+        Args:
+            trunks: the trunk's output of each text, where it is known.
+        """
+        found = torch.zeros(len(texts), 2 * self.network.shape.width)
+        for part in by_length([len(text.ids) for text in texts], at_once):
+            ids = [texts[i].ids for i in part]
+            shared = shared_prefix(ids)
+            if trunks is None:
+                tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
+                read = self.network.trunk(tokens, shared)
+            else:
+                read = torch.nn.utils.rnn.pad_sequence([trunks[i] for i in part], batch_first=True)
+            if self.reads == "top":
+                read = self.network.upper(read, None, shared)
+            for row, i in enumerate(part):
+                # An answer of no token is read where it would begin.
+                own = read[row, min(texts[i].prompt, len(texts[i].ids) - 1) : len(texts[i].ids)]
+                found[i] = torch.cat([own.mean(0), own[-1]])
+        return found
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Scores as they were learned ``[texts]``, before `normalise`."""
+        return ((features - self.centre) / self.spread) @ self.weight
+
+    def above(self, label: str, features: Tensor) -> Tensor:
+        """By how many nats each text passes for what the label says ``[texts]``. One that was never learned is passed
+        by what is better than the base model's average answer."""
+        if label not in self.labels:
+            return self.raw(features) - self.mean
+        own, threshold = self.labels[label]
+        return self.raw(features) + ((features - self.centre) / self.spread) @ own - threshold
+
+    def margins(self, rows: Sequence[Row], features: Tensor) -> Tensor:
+        """By how many nats each row is right ``[rows]``; `features` are those of all their texts, in order."""
+        margins, at = [], 0
+        for row in rows:
+            own = features[at : at + len(row.texts)]
+            if row.worse is not None:
+                better, worse = self.raw(own)
+                margins.append(better - worse)
+            else:
+                margins.append(self.above(row.label, own)[0] * (1 if row.good else -1))
+            at += len(row.texts)
+        return torch.stack(margins)
 
     # ------------------------------------------------------------------ state
 
-    def threshold(self, label: str) -> Tensor:
-        return self.thresholds.setdefault(label, torch.zeros((), requires_grad=True))
-
-    def parameters(self) -> list[Tensor]:
-        return list(self.named().values())
-
     def named(self) -> dict[str, Tensor]:
-        labels = {f"threshold.{name}": tensor for name, tensor in sorted(self.thresholds.items())}
-        return {**self.adapter.named(), "base_model.model.score.weight": self.head, **labels}
+        own = {f"label.{name}": vector for name, (vector, _) in sorted(self.labels.items())}
+        thresholds = {f"threshold.{name}": value for name, (_, value) in sorted(self.labels.items())}
+        return {"centre": self.centre, "spread": self.spread, "weight": self.weight, **own, **thresholds}
 
     def save(self, folder: Path) -> None:
-        """PEFT's files (task SEQ_CLS, so transformers loads it, too) and `reward.json`."""
-        head = {"base_model.model.score.weight": self.head.unsqueeze(0)}
-        save_adapter(self.adapter, folder, task="SEQ_CLS", extra=head)
+        """`reward.safetensors` and `reward.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in self.named().items()}, folder / _TENSORS)
         card = {
             "mean": self.mean,
             "deviation": self.deviation,
-            "thresholds": {name: float(tensor.detach()) for name, tensor in self.thresholds.items()},
+            "reads": self.reads,
+            "ridge": self.ridge,
             "trunk_layers": self.network.trunk_layers,
         }
         (folder / _CARD).write_text(json.dumps(card, indent=1), "utf-8")
@@ -222,80 +222,21 @@ class RewardModel:
     @classmethod
     def load(cls, network: Network, base: Base, folder: Path) -> RewardModel:
         """Raises ModelFileError when the folder holds no reward model, InvalidInput when it is another network's."""
-        adapter, rest = read_adapter(folder)
-        network.check(adapter)
         try:
             card = json.loads((folder / _CARD).read_text("utf-8"))
-            model = cls(network, base, adapter, head=rest["score.weight"].squeeze(0))
+            tensors = load_file(folder / _TENSORS)
+            trunk_layers = int(card["trunk_layers"])
+            model = cls(network, base, reads="top" if card["reads"] == "top" else "trunk")
             model.mean, model.deviation = float(card["mean"]), float(card["deviation"])
-            thresholds = {str(name): float(value) for name, value in card["thresholds"].items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            model.ridge = float(card["ridge"])
+            model.centre, model.spread, model.weight = (tensors[name] for name in ("centre", "spread", "weight"))
+            for name in [name.removeprefix("label.") for name in tensors if name.startswith("label.")]:
+                model.labels[name] = tensors[f"label.{name}"], tensors[f"threshold.{name}"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ModelFileError(f"{folder} holds no reward model ({error!r}). Train it again.") from error
-        model.thresholds = {name: torch.tensor(value, requires_grad=True) for name, value in thresholds.items()}
+        if len(model.weight) != 2 * network.shape.width or trunk_layers != network.trunk_layers:
+            raise InvalidInput(
+                f"The reward model in {folder} reads another base model, or this one above {trunk_layers} layers, "
+                f"not {network.trunk_layers}. Use the base model and the trunk it was trained with."
+            )
         return model
-
-
-# ---------------------------------------------------------------------- training
-
-
-def train(
-    model: RewardModel, rows: Sequence[Row], config: RewardConfig, *, folder: Path | None = None
-) -> Iterator[RewardStep]:
-    """Train `model` in place, one step for each value yielded.
-
-    Args:
-        folder: for checkpoints; a run that was killed goes on from there, to the same weights.
-
-    Raises:
-        InvalidInput: there are no rows.
-        Conflict: the folder holds another run.
-    """
-    if not rows:
-        raise InvalidInput("There is no preference and no label to learn from. Rate some answers first.")
-    for label in sorted({row.label for row in rows if row.good is not None}):
-        model.threshold(label)
-    checkpoints = Checkpoints(folder, repr((config, [row.judgement.id for row in rows]))) if folder else None
-    trunks = Trunks(model.network)
-    steps = descend(
-        model.named(),
-        rows,
-        config,
-        lambda batch: _learn(model, batch, trunks, config.microbatch),
-        weight_decay=config.weight_decay,
-        checkpoints=checkpoints,
-    )
-    for told in steps:
-        yield RewardStep(*told)
-
-
-def _learn(model: RewardModel, rows: Sequence[Row], trunks: Trunks, microbatch: int) -> tuple[float, float]:
-    """Leave the batch's gradient in the parameters; its mean loss and the share of rows that were right."""
-    total = sum(row.judgement.weight for row in rows)
-    longest = [max(len(text.ids) for text in row.texts) for row in rows]
-    size = max(1, microbatch // 2)  # a preference has two texts and stays together
-    loss, right = 0.0, 0
-    for group in by_length(longest, size):
-        part = [rows[i] for i in group]
-        texts = [text for row in part for text in row.texts]
-        margins = margins_of(
-            model, part, model.raw([text.ids for text in texts], trunks.of([text.ids for text in texts]))
-        )
-        weights = torch.tensor([row.judgement.weight for row in part])
-        share = (weights * F.softplus(-margins)).sum() / total
-        share.backward()  # type: ignore[no-untyped-call]
-        loss += float(share.detach())
-        right += int((margins > 0).sum())
-    return loss, right / len(rows)
-
-
-def margins_of(model: RewardModel, rows: Sequence[Row], scores: Tensor) -> Tensor:
-    """By how many nats each row is right ``[rows]``; scores are those of all their texts, in order."""
-    margins, at = [], 0
-    for row in rows:
-        if row.worse is not None:
-            margins.append(scores[at] - scores[at + 1])
-        else:
-            above = scores[at] - model.threshold(row.label)
-            margins.append(above if row.good else -above)
-        at += len(row.texts)
-    return torch.stack(margins)

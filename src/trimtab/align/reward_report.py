@@ -17,7 +17,7 @@ from torch import Tensor
 from trimtab.domain.errors import InvalidInput
 from trimtab.domain.judgement import Judgement
 
-from .reward_model import RewardModel, Row, margins_of
+from .reward_model import RewardModel, Row
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def report(model: RewardModel, rows: Sequence[Row], *, bins: int = 10, mistakes:
     if not rows:
         raise InvalidInput("There are no held-out judgements to judge the reward model by. Keep some back.")
     texts = [text for row in rows for text in row.texts]
-    scores = model.raw_scores([text.ids for text in texts])
-    margins = margins_of(model, rows, scores).tolist()
+    features = model.features(texts)
+    scores, margins = model.raw(features), model.margins(rows, features).tolist()
     pairs = [(row, m) for row, m in zip(rows, margins, strict=True) if row.worse is not None]
     curve = _calibration(margins, bins)
     worst = sorted(zip(margins, rows, strict=True), key=lambda pair: pair[0])

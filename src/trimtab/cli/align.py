@@ -81,7 +81,7 @@ def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
         ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
     ):
         recipe = _recipe(name, data, "ppo", steps or 12, seed)
-        _order(recipe | {"reward": {"rows": 480}}, False, as_json)
+        _order(recipe, False, as_json)
 
 
 @app.command()

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trimtab.align import reward_model
-from trimtab.align.adapter import LoraConfig
-from trimtab.align.reward_model import RewardConfig, RewardModel, rows_of
+from trimtab.align import reward_training
+from trimtab.align.reward_model import RewardModel, rows_of
 from trimtab.align.reward_report import RewardReport
 from trimtab.align.reward_report import report as reward_report
+from trimtab.align.reward_training import RewardConfig
 from trimtab.domain.judgement import Judgement, Kind
 
 from .material import Material, place, row_place
@@ -22,13 +22,12 @@ def trained(run: Run, name: str, rows: Sequence[Judgement], material: Material) 
     folder = run.work / name
     if (folder / "reward.json").exists():
         return RewardModel.load(run.network, run.base, folder)
-    settings = run.recipe.reward
-    seed = run.recipe.seed + (0 if name == "reward" else 1000)
-    model = RewardModel.fresh(run.network, run.base, LoraConfig(rank=settings.rank), seed)
-    config = RewardConfig(epochs=settings.epochs, batch=settings.batch, learning_rate=settings.learning_rate, seed=seed)
-    most = settings.rows or len(rows)
+    # The judge reads at another layer, so that what fools the one is less likely to fool the other.
+    model = RewardModel(run.network, run.base, reads="trunk" if name == "reward" else "top")
+    config = RewardConfig(batch=run.recipe.reward.batch, seed=run.recipe.seed)
+    most = run.recipe.reward.rows or len(rows)
     chosen = rows_of(run.base, sorted(rows, key=row_place)[:most])
-    for step in reward_model.train(model, chosen, config, folder=run.work / f"{name}-run"):
+    for step in reward_training.train(model, chosen, config, folder=run.work / f"{name}-run"):
         run.report.tell(name, **asdict(step))
         run.moved(name, step.step, step.steps)
     first = sorted(material.prompts["train"], key=place)[:64]

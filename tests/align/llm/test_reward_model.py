@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from trimtab.align import reward_model as rm
-from trimtab.align.adapter import LoraConfig
 from trimtab.align.base import Base
 from trimtab.align.network import Network
 from trimtab.align.reward_report import report as report_on
+from trimtab.align.reward_training import RewardConfig, train
 from trimtab.align.rollouts import Completion, Draw, TorchSampler
 from trimtab.domain.errors import Conflict, InvalidInput, ModelFileError
 from trimtab.domain.judgement import Judgement, Kind, Said
 
 WORDS = "harbour keeper lamp walked over there other one".split()
-CONFIG = rm.RewardConfig(epochs=6, learning_rate=2e-3, batch=8, seed=1)
+CONFIG = RewardConfig(batch=8, seed=1)
 
 
 def sentence(rng: random.Random, polite: bool) -> str:
@@ -63,14 +63,14 @@ def answers(base: Base, network: Network, count: int) -> list[Completion]:
 
 
 def fresh(network: Network, base: Base) -> rm.RewardModel:
-    return rm.RewardModel.fresh(network, base, LoraConfig(rank=8), seed=0)
+    return rm.RewardModel(network, base)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labels", "both"])
 def test_a_planted_preference_is_ranked(kind: str, tiny: Base, network: Network) -> None:
     judged = {"pairs": pairs(120, 1), "labels": labels(200, 1), "both": pairs(80, 1) + labels(120, 2)}[kind]
     model = fresh(network, tiny)
-    steps = list(rm.train(model, rm.rows_of(tiny, judged), CONFIG))
+    steps = list(train(model, rm.rows_of(tiny, judged), CONFIG))
     assert [step.step for step in steps] == list(range(1, steps[0].steps + 1))
     assert steps[-1].loss < 0.5 * steps[0].loss
     report = report_on(model, rm.rows_of(tiny, pairs(30, 9) + labels(30, 8)))
@@ -84,7 +84,7 @@ def test_a_planted_preference_is_ranked(kind: str, tiny: Base, network: Network)
 def test_a_label_that_means_bad_is_turned_around(tiny: Base, network: Network) -> None:
     toxic = labels(120, 3, name="toxic", turned=True)
     model = fresh(network, tiny)
-    for _ in rm.train(model, rm.rows_of(tiny, toxic, bad=["toxic"]), CONFIG):
+    for _ in train(model, rm.rows_of(tiny, toxic, bad=["toxic"]), CONFIG):
         pass
     assert (report_on(model, rm.rows_of(tiny, pairs(30, 9))).preference_accuracy or 0) >= 0.9
 
@@ -98,7 +98,7 @@ def test_the_report_finds_a_model_that_pays_for_length(tiny: Base, network: Netw
         for i in range(60)
     ]
     model = fresh(network, tiny)
-    for _ in rm.train(model, rm.rows_of(tiny, long_is_better), CONFIG):
+    for _ in train(model, rm.rows_of(tiny, long_is_better), CONFIG):
         pass
     turned = [
         Judgement(f"t{i}", Kind.PREFERENCE, j.prompt, j.rejected, j.completion)
@@ -119,17 +119,17 @@ def test_a_row_of_weight_two_counts_like_two_rows(tiny: Base, network: Network) 
     rows = rm.rows_of(tiny, pairs(3, 1))
     doubled = [replace(rows[0], judgement=replace(rows[0].judgement, weight=2.0)), *rows[1:]]
     one, other = fresh(network, tiny), fresh(network, tiny)
-    once = rm.RewardConfig(epochs=1, batch=8)
+    once = RewardConfig(batch=8)
     for model, given in ((one, doubled), (other, [rows[0], *rows])):
-        for _ in rm.train(model, given, once):
+        for _ in train(model, given, once):
             pass
-    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+    for mine, theirs in zip(one.named().values(), other.named().values(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
 
 
 def test_a_saved_model_scores_the_same(tiny: Base, network: Network, tmp_path: Path) -> None:
     model = fresh(network, tiny)
-    for _ in rm.train(model, rm.rows_of(tiny, pairs(8, 1) + labels(8, 1)), rm.RewardConfig(epochs=1)):
+    for _ in train(model, rm.rows_of(tiny, pairs(8, 1) + labels(8, 1)), RewardConfig()):
         pass
     drawn = TorchSampler(network, tiny.end_ids)(
         [tiny.prompt_ids([Said("user", "x")])] * 20, None, Draw(max_tokens=8), 0
@@ -141,8 +141,8 @@ def test_a_saved_model_scores_the_same(tiny: Base, network: Network, tmp_path: P
     model.save(tmp_path / "rm")
     again = rm.RewardModel.load(network, tiny, tmp_path / "rm")
     question = [Said("user", "Who?")]
-    assert again.score(question, "the keeper") == model.score(question, "the keeper")
-    assert again.best_of(question, ["a", "the lamp", "b"]) == model.best_of(question, ["a", "the lamp", "b"])
+    best, scores = again.best_of(question, ["a", "the lamp", "b"])
+    assert (best, scores) == (1, pytest.approx(model.best_of(question, ["a", "the lamp", "b"])[1], abs=1e-5))
     (tmp_path / "rm" / "reward.json").unlink()
     with pytest.raises(ModelFileError):
         rm.RewardModel.load(network, tiny, tmp_path / "rm")
@@ -150,7 +150,7 @@ def test_a_saved_model_scores_the_same(tiny: Base, network: Network, tmp_path: P
 
 def test_the_best_of_several_answers_is_the_one_that_scores_most(tiny: Base, network: Network) -> None:
     model = fresh(network, tiny)
-    for _ in rm.train(model, rm.rows_of(tiny, pairs(80, 1)), CONFIG):
+    for _ in train(model, rm.rows_of(tiny, pairs(80, 1)), CONFIG):
         pass
     best, scores = model.best_of([Said("user", "other")], ["over keeper there", "over lamp there", "keeper keeper one"])
     assert best == 1
@@ -172,21 +172,21 @@ def test_scores_of_rollouts_are_those_of_their_tokens(tiny: Base, network: Netwo
 
 def test_training_goes_on_where_it_stopped_and_ends_the_same(tiny: Base, network: Network, tmp_path: Path) -> None:
     rows = rm.rows_of(tiny, pairs(20, 1) + labels(12, 1))
-    config = rm.RewardConfig(epochs=2, batch=8, checkpoint_every=2)
+    config = RewardConfig(batch=6, checkpoint_every=2)
     whole = fresh(network, tiny)
-    count = len(list(rm.train(whole, rows, config)))
+    count = len(list(train(whole, rows, config)))
     stopped = fresh(network, tiny)
-    for step in rm.train(stopped, rows, config, folder=tmp_path):
+    for step in train(stopped, rows, config, folder=tmp_path):
         if step.step == 5:
             break
     resumed = fresh(network, tiny)
-    assert [step.step for step in rm.train(resumed, rows, config, folder=tmp_path)] == list(range(5, count + 1))
-    for mine, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+    assert [step.step for step in train(resumed, rows, config, folder=tmp_path)] == list(range(5, count + 1))
+    for mine, theirs in zip(resumed.named().values(), whole.named().values(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
     with pytest.raises(Conflict):
-        next(rm.train(fresh(network, tiny), rows[:-1], config, folder=tmp_path))
+        next(train(fresh(network, tiny), rows[:-1], config, folder=tmp_path))
 
 
 def test_nothing_to_learn_from_is_said(tiny: Base, network: Network) -> None:
     with pytest.raises(InvalidInput, match="Rate some answers"):
-        next(rm.train(fresh(network, tiny), [], CONFIG))
+        next(train(fresh(network, tiny), [], CONFIG))

@@ -11,7 +11,7 @@ import torch
 
 from tiny_decoder import logp
 from trimtab.align import reward_model as rm
-from trimtab.align import rlhf
+from trimtab.align import reward_training, rlhf
 from trimtab.align.adapter import LoraConfig, read_adapter
 from trimtab.align.base import Base
 from trimtab.align.network import Network
@@ -69,10 +69,8 @@ def test_a_planted_preference_is_learned_and_followed(
     ]
     train = [row for row in judged if row.prompt[0].content.split()[-1] not in ("tea.", "winter.")]
     held_out = [row for row in judged if row not in train]
-    model = rm.RewardModel.fresh(default_network, default_base, LoraConfig(rank=8), seed=0)
-    for _ in rm.train(
-        model, rm.rows_of(default_base, train[::2]), rm.RewardConfig(epochs=1, batch=8, learning_rate=1e-3)
-    ):
+    model = rm.RewardModel(default_network, default_base)
+    for _ in reward_training.train(model, rm.rows_of(default_base, train[::2]), reward_training.RewardConfig()):
         pass
     assert (report_on(model, rm.rows_of(default_base, held_out)).preference_accuracy or 0) >= 0.9
 
