@@ -251,6 +251,13 @@ def test_connectors_are_listed_switched_and_tried(server: Running) -> None:
         assert checked(client.post("/v1/connectors/calculator/call", json=call))["data"]["result"] == "5"
         say("forbidden", client.post("/v1/connectors/notes/call", json={"tool": "add", "arguments": {"text": "x"}}))
         say("not_found", client.get("/v1/connectors/nothing"))
+        health = checked(client.get("/v1/connectors/calculator"))["health"]
+        assert (health["breaker"], health["error_rate"], health["rate_left"]) == ("closed", 0, None)
+        last = checked(client.get("/v1/connectors/calculator/calls?last=1"))["calls"]
+        assert [(c["tool"], c["ok"], c["effect"]) for c in last] == [("calculator.calculate", True, "read")]
+        assert "2+3" not in str(last)
+        assert checked(client.get("/v1/connectors/calculator/sign-in"))["auth"] == "none"
+        say("invalid_input", client.post("/v1/connectors/calculator/sign-in"))
 
 
 def test_every_route_but_health_needs_a_key(server: Running) -> None:
