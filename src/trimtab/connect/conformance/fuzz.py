@@ -227,7 +227,7 @@ def arguments(tool: Declaration, known: list[dict[str, Any]], hosts: list[str]) 
         sent = dict(draw(st.sampled_from(known)))
         name = draw(st.sampled_from(names))
         if isinstance(sent.get(name), str) and draw(st.booleans()):
-            before, after = draw(st.sampled_from(["", *NASTY])), draw(st.sampled_from([*NASTY, *hosts]))
+            before, after = draw(st.sampled_from(["", *NASTY])), draw(st.sampled_from([*NASTY, *hosts * 6]))
             return {**sent, name: f"{before}{sent[name]}{after}" if draw(st.booleans()) else f"{sent[name]}{after}"}
         return {**sent, name: draw(parts[name])}
 
@@ -279,7 +279,7 @@ def _text(schema: Mapping[str, Any], hosts: list[str]) -> SearchStrategy[str]:
     most = min(int(schema.get("maxLength", 4000)), 4000)
     ways: list[SearchStrategy[str]] = [
         st.text(max_size=min(most, 40)),
-        st.sampled_from([*NASTY, *hosts, *(f"https://{host}/" for host in hosts), *(f"@{host}" for host in hosts)]),
+        st.sampled_from([*NASTY, *hosts * 4, *(f"https://{host}/" for host in hosts), *(f"@{host}" for host in hosts)]),
         st.builds(lambda left, right: left + right, st.sampled_from(NASTY), st.text(max_size=10)),
         st.text(alphabet="./\\%@:?#&\r\n\x00{}[]0aA2eEfF \t", max_size=30),
     ]

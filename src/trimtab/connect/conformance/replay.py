@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from urllib.parse import urlsplit
 
 from trimtab.domain.tool import Effect
@@ -160,8 +161,10 @@ def secrets(bench: Bench) -> Finding:
                 ),
                 bench.connector.tools[tape.tool.partition(".")[2]].timeout + SLACK + 1.0,
             )
-            shown = f"{trial.message} {trial.outcome}"
-            found += [f"{tape.tool} shows the key when the service echoes it." for key in keys if key in shown]
+            shown = f"{trial.message} {trial.outcome}".casefold()
+            forms = {form for key in keys for form in (key.casefold(), b64encode(key.encode()).decode().casefold())}
+            if any(form in shown for form in forms):
+                found.append(f"{tape.tool} shows the key when the service echoes it.")
     return verdict(found, f"{len(keys)} keys.")
 
 
