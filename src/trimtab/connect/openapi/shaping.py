@@ -99,16 +99,20 @@ class Shaper:
         self, node: Any, pointer: str, name: str, depth: int, inside: frozenset[str], seen: list[Remark]
     ) -> Schema:
         self._steps += 1
-        if depth < 0 or self._steps > MAX_STEPS:
+        if self._steps > MAX_STEPS:
             raise Endless
         flat = flatten(self._document, node, pointer, inside)
         self._effort.spend(flat.cost, pointer)
         schema = flat.schema
         nullable = schema.get("nullable") is True
         if branches := _branches(schema):
+            if depth < -2:
+                raise Endless
             shaped = self._any_of(flat, branches, name, depth, seen)
         else:
             kinds, null = _kinds(schema, pointer)
+            if depth < 0 and not {*kinds} <= {*SCALARS}:
+                raise Endless  # scalars are written out however deep they are
             nullable = nullable or null
             made = [self._of_kind(kind, flat, name, depth, seen) for kind in kinds]
             shaped = made[0] if len(made) == 1 else {"anyOf": made}
@@ -182,9 +186,7 @@ class Shaper:
         if count := _whole(schema.get("minProperties")):
             shaped["minProperties"] = count
         shaped["additionalProperties"] = extra
-        if choices := _required_choices(schema, made):
-            shaped["anyOf"] = choices
-        return shaped
+        return shaped | _required_choices(schema, made)
 
     def _property(
         self,
@@ -206,12 +208,21 @@ class Shaper:
         try:
             return self._shape(node, pointer, name, depth - 1, inside, seen)
         except Endless:
-            return _described(free(), self._about({}, name)) if required else None
+            return _described(self._unfolded(node, pointer), self._about({}, name)) if required else None
         except Fault as fault:
             if required:
                 raise
             seen.append(Remark(fault.pointer, f"left out: {fault.why}"))
             return None
+
+    def _unfolded(self, node: Any, pointer: str) -> Schema:
+        """What is too deep to be written out, of the right type at least."""
+        try:
+            flat = flatten(self._document, node, pointer, frozenset())
+            kinds, _ = _kinds(flat.schema, pointer)
+        except (Endless, Fault):
+            return free()
+        return {"type": "array", "items": value(1), "maxItems": MAX_ITEMS} if kinds == ["array"] else free()
 
     def _extra(self, flat: Flat, depth: int, named: bool, seen: list[Remark]) -> Schema | bool:
         """`additionalProperties`: closed where properties are named, unless the document itself gives a schema."""
@@ -268,7 +279,7 @@ def shown(schema: Any) -> Any:
     for key, inner in schema.items():
         if key == "properties":
             made[key] = {name: shown(one) for name, one in inner.items()}
-        elif key == "pattern" or (key == "anyOf" and "type" in schema):
+        elif key == "pattern" or (key in ("anyOf", "oneOf") and "type" in schema):
             continue
         elif (key, inner) in (("maxLength", MAX_STRING), ("maxItems", MAX_ITEMS), ("maxProperties", MAX_ITEMS)):
             continue  # our own bounds, which are held all the same: saying them at each place costs tokens
@@ -407,14 +418,15 @@ def _only_requires(branch: Any) -> bool:
     return isinstance(branch, dict) and not branch.keys() - {"required", "description", "title"}
 
 
-def _required_choices(schema: Mapping[str, Any], made: Mapping[str, Any]) -> list[Schema]:
+def _required_choices(schema: Mapping[str, Any], made: Mapping[str, Any]) -> Schema:
+    """``anyOf`` or ``oneOf`` that only says which names are required together."""
     for key in ("anyOf", "oneOf"):
         given = schema.get(key)
         if isinstance(given, list) and 0 < len(given) <= MAX_BRANCHES and all(_only_requires(one) for one in given):
             names = [[n for n in _list(one.get("required")) if isinstance(n, str)] for one in given]
-            if all(name in made for choice in names for name in choice):
-                return [{"required": choice} for choice in names]
-    return []
+            if possible := [choice for choice in names if all(name in made for name in choice)]:
+                return {key: [{"required": choice} for choice in possible]}
+    return {}
 
 
 def _discriminator(schema: Mapping[str, Any]) -> Callable[[Any], Schema]:
