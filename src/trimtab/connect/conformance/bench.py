@@ -43,7 +43,7 @@ class Pace:
         """The same connector in a hurry. What it declares beyond times (hosts, effects, sizes) stays."""
         hurried = copy(connector)
         hurried.limits = replace(
-            connector.limits, connect=self.request / 2, read=self.request * 0.75, total=self.request
+            connector.limits, connect=self.request * 0.75, read=self.request * 0.75, total=self.request
         )
         hurried.retry = replace(connector.retry, base=0.01, cap=0.03)
         hurried.tools = {name: replace(tool, timeout=self.tool) for name, tool in connector.tools.items()}

@@ -84,7 +84,7 @@ def _tool(bench: Bench, tool: Declaration, seen: Seen) -> None:
     def attempt(sent: dict[str, Any]) -> None:
         if not session.stuck:
             try:
-                bench.run(lambda: session.once(sent), bench.pace.tool + 3.0)
+                bench.run(lambda: session.once(sent), tool.timeout + 3.0)
             except Stuck as stuck:
                 session.stuck = True
                 seen.untyped.append(f"{tool.dotted} with {_shown(sent)}: {stuck}.")
@@ -106,7 +106,6 @@ class _Session:
         self._origins |= {urlsplit(url)[:2] for url in token_urls(bench.connector)}
         self.hosts = sorted({*bench.connector.hosts, *(netloc for _, netloc in self._origins)} - {"*"})
         self._stack: contextlib.AsyncExitStack | None = None
-        self._quick = bench.pace.quick(bench.connector)
 
     async def once(self, sent: dict[str, Any]) -> None:
         if self._stack is None:
@@ -120,7 +119,7 @@ class _Session:
             return routed[-1]
 
         toolbox = Toolbox(ConnectOptions(resolver=without_network, below=below, secret=placeholder, keeper=SignedIn()))
-        toolbox.add(self._quick)
+        toolbox.add(self._bench.connector)
         self.seen.tried += 1
         with watching({self._site.port}) as watch:
             refused = await self._call(toolbox, sent)
