@@ -159,7 +159,7 @@ class Link:
             return await asked
         except MCPError as error:
             said = clean(error.message)[0][:500]
-            if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
+            if error.code == network.SESSION_LOST:
                 raise SessionLost from None
             if error.code == types.CONNECTION_CLOSED:
                 what = f"MCP server {name!r} ended while it worked on this, so whether it took effect is not known"

@@ -27,6 +27,8 @@ MAX_TRIED = 3
 LOOKUP_SECONDS = 3.0
 UNREACHABLE = -32099
 """Code of the JSON-RPC error that stands for a request that was not made, or whose answer was not taken."""
+SESSION_LOST = -32098
+"""The same for a session that the server does not know any more."""
 
 
 class Refused(Exception):
@@ -55,6 +57,9 @@ class Guarded(httpx2.AsyncBaseTransport):
         if response.status_code in (401, 403):
             await response.aclose()
             return _unreachable(f"{host} wants other credentials. Name them with --header, e.g. Authorization=MY_TOKEN")
+        if response.status_code == 404 and "mcp-session-id" in request.headers:
+            await response.aclose()
+            return _error(SESSION_LOST, f"{host} does not know our session any more.")
         return _bounded(response)
 
     async def _sent(self, request: httpx2.Request, host: str) -> httpx2.Response:
@@ -160,5 +165,9 @@ def _reason(error: httpx2.TransportError) -> str:
 
 
 def _unreachable(message: str) -> httpx2.Response:
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": UNREACHABLE, "message": message}}
+    return _error(UNREACHABLE, message)
+
+
+def _error(code: int, message: str) -> httpx2.Response:
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
     return httpx2.Response(502, headers={"Content-Type": "application/json"}, content=json.dumps(error).encode())

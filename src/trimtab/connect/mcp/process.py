@@ -27,6 +27,7 @@ from ..result import clean
 MAX_LINE = 4_000_000
 """Bytes of one message. A server that sends a longer one is stopped."""
 KEPT_ERROR_OUTPUT = 4_000
+LOOK = 0.02
 GRACE = 2.0
 """Seconds to end by itself when its input closes, then again after being told to."""
 
@@ -118,16 +119,20 @@ class Process:
         for order in (None, signal.SIGTERM):
             if order is not None:
                 self._signal(order)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    await self._process.wait()
-                    break
+            if await self._exited():
+                break
         self._signal(signal.SIGKILL)  # whatever of its group is left, also when it has ended by itself
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE):
-                await self._process.wait()
+        await self._exited()
         # A grandchild outside the group may hold the pipes open; ours are closed all the same.
         self._process._transport.close()  # type: ignore[attr-defined]
+
+    async def _exited(self) -> bool:
+        """Not `wait()`: that also waits for the pipes, which a program that the server has started may hold open."""
+        for _ in range(int(GRACE / LOOK)):
+            if self._process.returncode is not None:
+                return True
+            await asyncio.sleep(LOOK)
+        return False
 
     def _signal(self, order: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -37,6 +37,7 @@ Answer = TypeVar("Answer")
 RESOURCES = "resources"
 """Stands for reading resources, among the names of tools that only read."""
 MAX_CHARS = 8000
+MOST_SHOWN = 32
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Servers:
         self._toolbox = toolbox
         self._ways = ways
         self._running: dict[str, Supervised] = {}
+        self._shown: dict[str, Found] = {}
+        """The last looks by their `sha256`: what a person decides on is what they saw, not what is there by then."""
         for server in book.servers.values():
             self._install(server)
         toolbox.at_close(self.aclose)
@@ -152,7 +155,9 @@ class Servers:
                 definitions = await link.definitions()
                 prompts = tuple(prompt.name for prompt in await link.prompts())
             usable, refused = _sorted(definitions)
-            return Found(server, usable, refused, link.offers("resources"), prompts, link.says, link.protocol)
+            found = Found(server, usable, refused, link.offers("resources"), prompts, link.says, link.protocol)
+            self._remember(found)
+            return found
         except TimeoutError:
             raise InvalidInput(f"MCP server {server.name!r} does not say what it offers.") from None
         finally:
@@ -168,7 +173,7 @@ class Servers:
             raise Conflict(f"There is an MCP server {server.name!r} already. Remove it first, or choose another name.")
         if any(known.name == server.name for known in self._toolbox.connectors):
             raise Conflict(f"There is a connector {server.name!r} already. Choose another name.")
-        return await self._keep(await self.look(replace(server, tools=(), resources=None)), reads, seen)
+        return await self._keep(await self._seen(replace(server, tools=(), resources=None), seen), reads, seen)
 
     async def approve(self, name: str, reads: Collection[str] | None, seen: str) -> Found:
         """Take over what a server offers now, as a person was shown it.
@@ -180,7 +185,7 @@ class Servers:
             NotFound: there is no such server.
             Conflict: it offers something else by now.
         """
-        return await self._keep(await self.look(self.book.get(name)), reads, seen)
+        return await self._keep(await self._seen(self.book.get(name), seen), reads, seen)
 
     async def remove(self, name: str) -> None:
         """End a server and forget it. Raises `NotFound`."""
@@ -216,6 +221,15 @@ class Servers:
         await asyncio.gather(*(supervised.close() for supervised in running.values()), return_exceptions=True)
 
     # ------------------------------------------------------------------ inside
+
+    def _remember(self, found: Found) -> None:
+        while len(self._shown) >= MOST_SHOWN:
+            del self._shown[next(iter(self._shown))]
+        self._shown[found.sha256] = found
+
+    async def _seen(self, server: Server, seen: str) -> Found:
+        found = self._shown.get(seen)
+        return found if found is not None and found.server == server else await self.look(server)
 
     async def _keep(self, found: Found, reads: Collection[str] | None, seen: str) -> Found:
         if seen != found.sha256:
