@@ -30,8 +30,7 @@ def trained(run: Run, name: str, rows: Sequence[Judgement], material: Material) 
     for step in reward_training.train(model, chosen, config, folder=run.work / f"{name}-run"):
         run.report.tell(name, **asdict(step))
         run.moved(name, step.step, step.steps)
-    first = sorted(material.prompts["train"], key=place)[:64]
-    model.normalise(run.examiner.answers(first, None, max_tokens=run.recipe.policy.max_tokens))
+    model.normalise(run.base_answers(sorted(material.prompts["train"], key=place)[:64]))
     found = tested(run, name, model, material)
     if found:
         run.report.tell(f"{name} report", **found)

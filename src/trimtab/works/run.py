@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trimtab.align.base import Base
-from trimtab.align.evaluation import Examiner
+from trimtab.align.evaluation import Examiner, Prompt
 from trimtab.align.jobs import Job
 from trimtab.align.network import Network
 from trimtab.align.recipe import Recipe
+from trimtab.align.rollouts import Completion
 from trimtab.align.rows import from_line, line_of
 from trimtab.align.worker import Report
 from trimtab.domain.durable import replace_file
@@ -51,6 +52,7 @@ class Run:
         self.examiner = Examiner(self.network, self.base, seed=recipe.seed + 7)
         self.registry = Registry(Path(resolved.versions_dir))
         self.shares = shares(recipe)
+        self._drawn: dict[tuple[Prompt, ...], list[Completion]] = {}
 
     def moved(self, stage: str, step: int, steps: int) -> None:
         """How far the whole job is, in thousandths, and whether somebody wants it to rest.
@@ -63,6 +65,13 @@ class Run:
         done = before + self.shares[stage] * min(1.0, step / max(1, steps))
         self.report.moved(stage, round(1000 * done / sum(self.shares.values())), 1000)
         self.report.checkpointed()
+
+    def base_answers(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """What the base says, drawn once for the same prompts."""
+        asked = tuple(prompts)
+        if asked not in self._drawn:
+            self._drawn[asked] = self.examiner.answers(asked, None, max_tokens=self.recipe.policy.max_tokens)
+        return self._drawn[asked]
 
     def kept_rows(self, name: str, make: Callable[[], Iterable[Judgement]]) -> list[Judgement]:
         """Rows that were made before, or are made now and kept."""
