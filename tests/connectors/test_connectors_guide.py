@@ -29,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path / "home"))
     yield tmp_path
-    for name in {"dice", "tides"} - before:
+    for name in {"dice", "harbours", "tides"} - before:
         sys.modules.pop(name, None)
 
 
