@@ -103,7 +103,7 @@ def problems(connector: Connector, case: Case, trial: Trial, deadline: float) ->
     found = trial.typed()
     if trial.seconds > deadline + SLACK:
         found.append(f"It ended after {trial.seconds:.1f} s; the deadline was {deadline:g} s.")
-    if trial.outcome and case.fault.hopeless and _touched_all(case):
+    if trial.outcome and _hopeless(connector, case):
         found.append(f"It claims success (“{trial.outcome.text[:80]}”) though no proper answer came.")
     found += [f"It opened {what} past its client." for what in trial.watch.reached]
     found += [f"{url} was asked at {address}." for address, _, url in trial.dialed if _private(address)]
@@ -117,9 +117,13 @@ def problems(connector: Connector, case: Case, trial: Trial, deadline: float) ->
     return [f"{case.told}: {problem}" for problem in found]
 
 
-def _touched_all(case: Case) -> bool:
-    """Whether no exchange of the run had its proper answer."""
-    return case.at is None and all(case.fault.only(exchange) for exchange in case.tape.exchanges)
+def _hopeless(connector: Connector, case: Case) -> bool:
+    """Whether no exchange of the run had an answer from which success could follow."""
+    if not case.fault.hopeless or case.at is not None:
+        return False
+    if case.fault.in_body and connector.tools[case.tape.tool.partition(".")[2]].effect is not Effect.READ:
+        return False
+    return all(case.fault.only(exchange) for exchange in case.tape.exchanges)
 
 
 def _private(address: str) -> bool:
@@ -191,11 +195,18 @@ def _batch(connector: Connector, bench: Bench, batch: list[Case]) -> list[str]:
 
 
 def _alone(connector: Connector, bench: Bench, case: Case, deadline: float) -> list[str]:
-    try:
-        trial = bench.run(lambda: run_case(connector, bench, case), deadline + SLACK + 1.0)
-    except Stuck as stuck:
-        return [f"{case.told}: {str(stuck).capitalize()}."]
-    return problems(connector, case, trial, deadline)
+    """Twice where it was late: on a busy machine once proves nothing."""
+    told: list[str] = []
+    for _ in range(2):
+        try:
+            trial = bench.run(lambda: run_case(connector, bench, case), deadline + SLACK + 1.0)
+        except Stuck as stuck:
+            told = [f"{case.told}: {str(stuck).capitalize()}."]
+            continue
+        told = problems(connector, case, trial, deadline)
+        if trial.seconds <= deadline + SLACK:
+            break
+    return told
 
 
 def requirements() -> list[Requirement]:

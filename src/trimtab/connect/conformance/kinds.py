@@ -23,6 +23,8 @@ class Fault:
     behave: Behave = faults.honest
     hopeless: bool = True
     setup: dict[str, Any] = field(default_factory=dict)
+    in_body: bool = False
+    """The status is as ever, and only the body is wrong: a write that was accepted was done all the same."""
     tokens: Behave = faults.honest
     """How the token endpoint behaves meanwhile."""
     only: Callable[[Exchange], bool] = lambda exchange: True
@@ -44,22 +46,23 @@ def has_json(exchange: Exchange) -> bool:
 
 
 TRUNCATIONS = (
-    Fault("JSON cut in the middle", faults.changed(faults.truncated), only=has_json),
-    Fault("an empty body", faults.changed(lambda body: b""), only=has_json),
+    Fault("JSON cut in the middle", faults.changed(faults.truncated), only=has_json, in_body=True),
+    Fault("an empty body", faults.changed(lambda body: b""), only=has_json, in_body=True),
 )
 WRONG_TYPES = (
     Fault(
         "a web page instead of JSON",
         faults.changed(lambda b: b"<html><body>Please sign in</body></html>", "text/html"),
         only=has_json,
+        in_body=True,
     ),
-    Fault("an image", faults.changed(lambda b: b"\x89PNG\r\n\x1a\n\x00\x00", "image/png")),
+    Fault("an image", faults.changed(lambda b: b"\x89PNG\r\n\x1a\n\x00\x00", "image/png"), in_body=True),
 )
 SCHEMAS = (
-    Fault("every member renamed", faults.changed(faults.renamed), only=has_json),
-    Fault("every value of another type", faults.changed(faults.retyped), only=has_json),
-    Fault("an error document with status 200", faults.changed(faults.problem_document), only=has_json),
-    Fault("null", faults.changed(lambda body: b"null"), only=has_json),
+    Fault("every member renamed", faults.changed(faults.renamed), only=has_json, in_body=True),
+    Fault("every value of another type", faults.changed(faults.retyped), only=has_json, in_body=True),
+    Fault("an error document with status 200", faults.changed(faults.problem_document), only=has_json, in_body=True),
+    Fault("null", faults.changed(lambda body: b"null"), only=has_json, in_body=True),
 )
 KINDS: tuple[Kind, ...] = (
     Kind(
