@@ -36,8 +36,10 @@ from trimtab.store.database import Database
 
 NEEDS_MIB = 900
 """Of free memory, for the default base: 690 measured, and room to read in."""
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 SCORE_SECONDS = 60.0
+MORE_SECONDS = 15.0
+"""For each text: a busy machine may need so long where an idle one needs half a second."""
 IDLE_SECONDS = 300.0
 
 
@@ -113,14 +115,14 @@ class RewardModels:
             Unavailable: there is no memory for it, or its process failed.
         """
         job = await self.ensure()
-        told = await self._ask(job, {"prompt": _lines(prompt), "texts": list(texts)})
+        told = await self._ask(job, {"prompt": _lines(prompt), "texts": list(texts)}, len(texts))
         return Scores(tuple(float(score) for score in told["scores"]), _name(job))
 
     async def opinions(self, candidates: Sequence[Candidate]) -> tuple[str, list[Opinion]]:
         """Whose reward models were asked (a job's id), and what they think of these. Raises as `__call__`."""
         job = await self.ensure()
         asked = [{"prompt": _lines(c.prompt), "texts": list(c.texts), "label": c.label} for c in candidates]
-        told = await self._ask(job, {"asked": asked})
+        told = await self._ask(job, {"asked": asked}, 4 * len(asked))
         judges = told.get("judge") or [None] * len(candidates)
         return job.id, [Opinion(float(one), other) for one, other in zip(told["reward"], judges, strict=True)]
 
@@ -159,11 +161,11 @@ class RewardModels:
 
     # ------------------------------------------------------------------ the process
 
-    async def _ask(self, job: Job, order: Mapping[str, Any]) -> dict[str, Any]:
+    async def _ask(self, job: Job, order: Mapping[str, Any], texts: int) -> dict[str, Any]:
         async with self._asking:
             await self._ready(job)
             number = next(self._numbers)
-            told = await self._told({"id": number, **order}, number)
+            told = await self._told({"id": number, **order}, number, SCORE_SECONDS + texts * MORE_SECONDS)
         if "error" in told:
             raise Unavailable(f"The reward model of {_name(job)} did not score: {told['error']}")
         return told
@@ -198,14 +200,14 @@ class RewardModels:
             await self._end()
             raise Unavailable(f"The reward model of {_name(job)} cannot be loaded: {told['error']}")
 
-    async def _told(self, order: Mapping[str, Any], number: int) -> dict[str, Any]:
+    async def _told(self, order: Mapping[str, Any], number: int, seconds: float) -> dict[str, Any]:
         assert self._child is not None
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; reading says so
             self._child.stdin.write(json.dumps(order).encode() + b"\n")
             await self._child.stdin.drain()
         while True:
-            told = await self._line(SCORE_SECONDS)
+            told = await self._line(seconds)
             if told.get("id") == number:  # else of one who stopped waiting
                 return told
 

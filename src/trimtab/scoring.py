@@ -20,7 +20,7 @@ import torch
 from trimtab.align.jobs import Jobs
 from trimtab.align.network import Network
 from trimtab.align.reward_model import RewardModel, text_of
-from trimtab.domain.errors import InvalidInput, TrimtabError
+from trimtab.domain.errors import InvalidInput, ModelFileError, TrimtabError
 from trimtab.domain.judgement import Said
 from trimtab.works.resolved import Resolved
 
@@ -35,7 +35,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         job = Jobs(folder.parent).get(folder.name)
         base = Resolved(**job.recipe["resolved"]).base()
-        network = Network(base, trunk_layers=job.recipe["recipe"]["policy"]["trunk_layers"])
+        network = Network(base, trunk_layers=_trunk_layers(job.work / "reward" / "reward.json"))
         self._base = base
         self._most = min(MOST_TOKENS, network.shape.context)
         self.reward = RewardModel.load(network, base, job.work / "reward")
@@ -75,6 +75,14 @@ class Bench:
             return {"scores": self.scores(_said(order["prompt"]), order["texts"])}
         told: dict[str, Any] = {"reward": self.opinion(self.reward, order["asked"])}
         return told | ({"judge": self.opinion(self.judge, order["asked"])} if self.judge else {})
+
+
+def _trunk_layers(card: Path) -> int:
+    """Where the reward model reads: a recipe may have left that to the default of its day."""
+    try:
+        return int(json.loads(card.read_text("utf-8"))["trunk_layers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{card} is no reward model's card ({error!r}). Train it again.") from error
 
 
 def _said(prompt: Sequence[Sequence[str]]) -> list[Said]:

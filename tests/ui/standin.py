@@ -138,8 +138,17 @@ class Standin:
             "GET /v1/events": self._events,
             "GET /v1/approvals": lambda r, p, b: ok({"approvals": self.approvals}),
             "POST /v1/approvals/": self._decide,
-            "POST /v1/feedback/": lambda r, p, b: ok({"feedback_id": p[0], **b}),
+            "POST /v1/feedback/": lambda r, p, b: ok(
+                {"feedback_id": p[0], "blame": "retrieval", "why": "3 of 3 answers kept to it", **b}
+            ),
             "POST /v1/feedback": lambda r, p, b: ok({"id": "fb_1", "reason": "", **b}),
+            "DELETE /v1/feedback/of/": lambda r, p, b: ok(
+                {
+                    "feedback": 2,
+                    "datasets": [],
+                    "versions": [{"id": "ver_1", "name": "salty", "status": "ready", "rows": 2}],
+                }
+            ),
             "DELETE /v1/feedback/": lambda r, p, b: httpx.Response(204),
             "PATCH /v1/feedback/": lambda r, p, b: ok({"id": p[0], **b}),
             "GET /v1/feedback/choices": lambda r, p, b: ok(CHOICES),

@@ -116,6 +116,27 @@ def test_what_becomes_of_feedback_is_shown_and_can_be_changed(server: Standin) -
     ]
 
 
+def test_a_thumb_down_is_asked_again_with_the_right_text_and_everything_said_can_be_deleted(server: Standin) -> None:
+    row = {"id": "fbk_1", "kind": "label", "label": "helpful", "value": 0, "question": "Q", "completion": "A",
+           "rejected": "", "by": "ann", "at": 0, "reason": "", "blame": "model", "blame_reason": "1 of 3 kept to it",
+           "consent": True, "tainted": True, "replayable": True, "trains": True, "rule": "", "why": "",
+           "decision": None}  # fmt: skip
+    server.outcomes = [row]
+    app = label_page("given")
+    assert "1 of 3 kept to it" in shown(app)
+    app.text_area(key="replay-text-0").set_value("The warranty is seven years.")
+    app.button(key="replay-yes-0").click().run()
+    assert server.posts("/v1/feedback/fbk_1/replay") == [{"context": "The warranty is seven years."}]
+    assert "It was the documents: 3 of 3 answers kept to it." in shown(app)
+    assert app.button(key="forget-yes").disabled
+    app.checkbox(key="forget-sure").check().run()
+    click(app, "forget-yes")
+    assert [path for method, path, _ in server.asked if method == "DELETE"] == ["/v1/feedback/of/local"]
+    assert "2 judgements and 0 datasets are deleted." in shown(app)
+    click(app, "retrain-ver_1")
+    assert len(server.posts("/v1/versions/ver_1/retrain")) == 1
+
+
 def chat_with(server: Standin, **down: object) -> AppTest:
     given = {"id": "fb_1", "kind": "thumb", "value": 0, "reason": "", **down}
     server.add_thread("thr_1", "Tea", question("msg_q", "Tea?"), an_answer("msg_a", "No.", feedback=[given]))

@@ -235,6 +235,24 @@ def test_my_thumb_is_shown_with_what_it_changed(server: Standin) -> None:
     assert "ver_1 says so." in shown(app)
 
 
+def test_what_the_version_says_now_stands_beside_and_what_was_deleted_is_offered_to_be_left_out(
+    server: Standin,
+) -> None:
+    said = {"id": "fb_1", "message_id": "m", "kind": "thumb", "label": "helpful", "value": 0, "text": "", "reason": "",
+            "question": "What is tea?", "completion": "No idea.", "updated_at": 0, "shaped": False,
+            "after": "It is a drink."}  # fmt: skip
+    with_versions(server, a_version("ver_1", "salty", parent_id="base_1", rows=3, rows_deleted=3, fell="20% of 30 up"))
+    server.shaped = {"feedback": [said], "rows": 3}
+    app = opened("models", models_part="feedback")
+    assert "0 of your judgements shaped this version, and 3 of others or withdrawn" in shown(app)
+    assert "It is a drink." in shown(app)
+    assert "3 of the judgements this version learnt from were deleted since." in shown(app)
+    click(app, "retrain-ver_1")
+    assert len(server.posts("/v1/versions/ver_1/retrain")) == 1
+    assert "A training by the recipe of salty is ordered." in shown(app)
+    assert "rolled back by itself" in shown(app)
+
+
 def test_an_answer_names_the_version_that_gave_it(server: Standin) -> None:
     with_versions(server, a_version("ver_1", "salty"))
     lineage = {"model": "smol", "version": "ver_1"}

@@ -143,16 +143,17 @@ def _composer(active: str) -> None:
         with st.container(
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", key="composer"
         ):
-            st.segmented_control(
-                "Use my documents",
-                list(DOCUMENTS),
-                format_func=DOCUMENTS.__getitem__,
-                default="auto",
-                key="documents-mode",
-                required=True,
-                label_visibility="collapsed",
-            )
-            _several()
+            with st.container(horizontal=True, vertical_alignment="center", width="content"):
+                st.segmented_control(
+                    "Use my documents",
+                    list(DOCUMENTS),
+                    format_func=DOCUMENTS.__getitem__,
+                    default="auto",
+                    key="documents-mode",
+                    required=True,
+                    label_visibility="collapsed",
+                )
+                _several()
             if active:
                 st.button(
                     "Stop", key="stop", icon=":material/stop_circle:", type="primary", on_click=_stop, args=(active,)

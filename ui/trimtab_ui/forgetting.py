@@ -14,7 +14,6 @@ from .untrusted import plain
 
 def draw_forget() -> None:
     """Below what a person said: the way to be rid of all of it."""
-    _forgotten()
     with st.expander("Delete everything I said", icon=":material/delete_forever:", key="forget"):
         note(
             "Your ratings, preferences and versions of answers, what others said about your conversations, and every "
@@ -36,7 +35,7 @@ def _forget() -> None:
         st.session_state["forget-sure"] = False
 
 
-def _forgotten() -> None:
+def draw_forgotten() -> None:
     """What is gone, and which versions had learnt from it: a model cannot unlearn."""
     gone: Mapping[str, Any] | None = st.session_state.get("forgotten")
     if gone is None:

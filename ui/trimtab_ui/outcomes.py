@@ -26,7 +26,7 @@ def draw_given() -> None:
     if everybody:
         found = session.client().outcomes(everybody=True)
     rows = list(found["feedback"])
-    forgetting.draw_forget()
+    forgetting.draw_forgotten()
     if not rows:
         note("Nothing yet. Rate an answer here or in the chat.")
         return
@@ -34,6 +34,7 @@ def draw_given() -> None:
     note(f"{trained} of {len(rows)} would train the next version of the model.")
     for number, row in enumerate(rows[:SHOWN]):
         _one(row, number, curates)
+    forgetting.draw_forget()
 
 
 def _one(row: Mapping[str, Any], number: int, curates: bool) -> None:
