@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import connector_notes
 from trimtab.cli.connectors import app
 from trimtab.connect.cassettes import load
-from trimtab.connect.conformance.runner import check, merged
+from trimtab.connect.conformance.runner import REQUIREMENTS, check, merged
 from trimtab.connect.conformance.source import cassette_folder, tapes_of
 from trimtab.connect.discovery import installed
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
@@ -181,3 +181,10 @@ def test_the_modules_that_checks_need_are_not_loaded_by_the_help() -> None:
     )
     assert child([sys.executable, "-c", code], Path.cwd()).strip() == "[]"
     assert importlib.import_module("trimtab.cli.connectors_check")
+
+
+def test_every_requirement_is_in_the_handbook_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text("utf-8")
+    rows = [f"| `{one.id}` | {one.must} | {one.how} |" for one in REQUIREMENTS]
+    assert [row for row in rows if row not in page] == []
+    assert page.count("\n| `FAULT-") == sum(one.id.startswith("FAULT-") for one in REQUIREMENTS)
