@@ -61,7 +61,7 @@ class Badges:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._loaded: dict[int, tuple[Connector, str]] = {}
+        self._loaded: dict[int, tuple[Connector, str, bool]] = {}
 
     def award(self, report: Report) -> Path:
         """Sign and keep what a check found, failures included. Returns the file.
@@ -100,8 +100,8 @@ class Badges:
         program goes on running what it loaded, whatever stands on the disk by now."""
         loaded = self._loaded.get(id(connector))
         if loaded is None:
-            loaded = self._loaded[id(connector)] = (connector, fingerprint(connector))
-        if of_the_release(connector):
+            loaded = self._loaded[id(connector)] = (connector, fingerprint(connector), of_the_release(connector))
+        if loaded[2]:
             return Standing("release", "It came with this release of Trimtab.")
         return self._by_badge(connector, loaded[1])
 
