@@ -20,7 +20,7 @@ from trimtab.domain.errors import TooLarge
 from .fault import Fault
 from .yamltext import read_yaml
 
-MAX_BYTES = 40_000_000
+MAX_BYTES = 60_000_000
 MAX_DEPTH = 200
 MAX_NODES = 3_000_000
 MAX_CHAIN = 30

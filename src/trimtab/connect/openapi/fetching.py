@@ -23,10 +23,11 @@ async def fetch_document(url: str, *, allow_private: bool = False) -> tuple[byte
         InvalidInput: it is not an http or https address, or cannot be read.
     """
     parts = urlsplit(url)
-    server_at(parts._replace(path="", query="", fragment="").geturl())
+    named = server_at(parts._replace(path="", query="", fragment="").geturl())
     transport = PinnedTransport(allow_private=allow_private)
     # A redirect may lead anywhere public: a document is often kept at another host than it is announced at.
-    http = Http(Reach(("*",), plain_http=True, allow_private=allow_private), limits=LIMITS, transport=transport)
+    reach = Reach(("*", named.host), plain_http=True, allow_private=allow_private)
+    http = Http(reach, limits=LIMITS, transport=transport)
     try:
         reply = await http.open(url)
     except ToolError as error:

@@ -36,7 +36,7 @@ EFFECTS: Mapping[str, Effect] = {
 }
 UNSENT = ("trace", "query")
 """TRACE asks a proxy to show the request's own headers; QUERY (OpenAPI 3.2) is not sent."""
-MAX_OPERATIONS = 5000
+MAX_OPERATIONS = 20_000
 MAX_PATH = 1000
 MAX_ARGUMENTS = 60
 MAX_SCHEMA = 20_000
@@ -196,6 +196,8 @@ class _Reader:
     ) -> Operation:
         shared = (item.get("parameters"), below(item_pointer, "parameters"))
         raws = gathered(self._document, shared, (node.get("parameters"), below(pointer, "parameters")))
+        if "{" in path.partition("#")[2]:
+            raise Fault(item_pointer, "goes on after a #, which is never sent")
         route, fixed = _route(path)
         body = self._body(raws, node, pointer)
         parameters = self._parameters(raws, route, pointer)

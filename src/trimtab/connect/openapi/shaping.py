@@ -131,9 +131,10 @@ class Shaper:
                 continue
             own = {"description": branch.get("description", "") if isinstance(branch, dict) else ""}
             pointer = flat.pointer + where
-            parts = ((beside, flat.pointer), (branch, pointer), (told(branch), pointer), (own, pointer))
             try:
-                one = self._shape(Joined(*parts), pointer, "", depth - 1, flat.inside, seen)
+                one = self._branch(
+                    ((beside, flat.pointer), (branch, pointer), (own, pointer)), told(branch), depth, flat, seen
+                )
             except Endless:
                 continue
             except Fault as problem:
@@ -149,6 +150,18 @@ class Shaper:
             raise Endless
         shaped = made[0] if len(made) == 1 else {"anyOf": made}
         return _nullable(shaped) if null else shaped
+
+    def _branch(
+        self, parts: tuple[tuple[Any, str], ...], told: Schema, depth: int, flat: Flat, seen: list[Remark]
+    ) -> Schema:
+        """One of several shapes. What the discriminator says is left away where the shape itself says otherwise."""
+        pointer = parts[1][1]
+        if told:
+            try:
+                return self._shape(Joined(*parts, (told, pointer)), pointer, "", depth - 1, flat.inside, seen)
+            except Fault:
+                pass
+        return self._shape(Joined(*parts), pointer, "", depth - 1, flat.inside, seen)
 
     def _of_kind(self, kind: str, flat: Flat, name: str, depth: int, seen: list[Remark]) -> Schema:
         if kind == "object":

@@ -21,6 +21,7 @@ _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 _PLAIN = "tag:yaml.org,2002:"
 _KNOWN = frozenset({_PLAIN + name for name in ("null", "bool", "int", "float", "str", "timestamp", "value", "binary")})
+_CONTAINERS = frozenset({_PLAIN + "seq", _PLAIN + "map"})
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -81,6 +82,7 @@ class _Builder:
     def _make(self, node: Any) -> tuple[Any, int]:
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node), 1
+        _check_tag(node, _CONTAINERS)
         if isinstance(node, yaml.SequenceNode):
             built = [self.value(item) for item in node.value]
             return [value for value, _ in built], 1 + sum(size for _, size in built)
@@ -100,14 +102,18 @@ class _Builder:
         return merged | made, total
 
 
+def _check_tag(node: Any, known: frozenset[str]) -> None:
+    if node.tag not in known:
+        raise Fault("#", f"the tag {node.tag[:60]} is not plain YAML ({_line(node)})")
+
+
 def _line(at: Any) -> str:
     return f"line {at.start_mark.line + 1}"
 
 
 def _scalar(node: Any) -> Any:
     text: str = node.value
-    if node.tag not in _KNOWN:
-        raise Fault("#", f"the tag {node.tag[:60]} is not plain YAML ({_line(node)})")
+    _check_tag(node, _KNOWN)
     if node.style in ("'", '"', "|", ">") or node.tag == _PLAIN + "str":
         return text
     if text in _NULLS:
