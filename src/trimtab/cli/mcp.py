@@ -41,10 +41,18 @@ async def _serve(settings: Settings, *, documents: bool) -> None:
     from mcp.server.stdio import stdio_server
 
     from trimtab.api.mcp_server import make_server
+    from trimtab.domain.errors import TrimtabError
 
-    async with stdio_server() as (read, write), _desk(settings, documents=documents) as desk:
-        server = make_server(lambda _: desk)
-        await server.run(read, write, server.create_initialization_options())
+    try:
+        # First the streams: whatever is printed while things are opened must not get into the protocol.
+        async with stdio_server() as (read, write), _desk(settings, documents=documents) as desk:
+            server = make_server(lambda _: desk)
+            await server.run(read, write, server.create_initialization_options())
+    except BaseExceptionGroup as group:
+        first: BaseException = group.subgroup(TrimtabError) or group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 @asynccontextmanager

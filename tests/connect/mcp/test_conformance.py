@@ -114,7 +114,7 @@ def keyed(app: ASGIApp, key: str) -> ASGIApp:
 
 @asynccontextmanager
 async def served(app: Trimtab) -> AsyncIterator[str]:
-    key = await app.database.write(people.create_key, app.owner, "suite")
+    key = await app.database.write(people.create_key, "local", "suite")
     port = free_port()
     config = uvicorn.Config(
         keyed(create_app(app), key), host="127.0.0.1", port=port, log_level="warning", lifespan="on"
