@@ -97,10 +97,12 @@ async def post(app: Trimtab, text: str, *, thread: str = "", **fields: Any) -> d
     return await app.post(app.owner, thread or await new_thread(app), text, how=Ask(), **fields)
 
 
-async def follow(app: Trimtab, turn: dict[str, Any], *, until: tuple[str, ...] = END) -> list[dict[str, Any]]:
-    """A turn's events from the first on, to the first of the types in `until`."""
+async def follow(
+    app: Trimtab, turn: dict[str, Any], *, until: tuple[str, ...] = END, seconds: float = 20
+) -> list[dict[str, Any]]:
+    """A turn's events from the first on, to the first of the types in `until`. Loading torch takes more `seconds`."""
     seen = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(seconds):
         async for _, _, wire in app.follow(turn["id"]):
             seen.append(wire)
             if wire["type"] in (*until, *END):

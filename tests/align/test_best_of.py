@@ -69,7 +69,7 @@ async def test_the_best_of_three_is_given_and_says_so_everywhere(trained: Path) 
         thread = await new_thread(app)
         async with client_of(app) as client:
             turn = (await client.post(f"/v1/threads/{thread}/turns", json={"text": "Where to?", "best_of": 3})).json()
-            events = await follow(app, turn)
+            events = await follow(app, turn, seconds=120)
             sampled, compared = only(events, "answers.sampled"), only(events, "answers.compared")
             assert sampled["n"] == 3
             assert kinds(events).index("answers.compared") < kinds(events).index("text.delta"), "nothing is taken back"
@@ -85,7 +85,9 @@ async def test_the_best_of_three_is_given_and_says_so_everywhere(trained: Path) 
             child.kill()
             await child.wait()
             again = await client.post(f"/v1/messages/{shown['id']}/regenerate")
-            assert (await follow(app, again.json()))[-1]["text"] == best, "asked as before: the best of three"
+            assert (await follow(app, again.json(), seconds=120))[-1]["text"] == best, (
+                "asked as before: the best of three"
+            )
 
             body = {"model": "trimtab", "messages": [{"role": "user", "content": "Where to?"}], "best_of": 3}
             found = (await client.post("/v1/chat/completions", json=body)).json()
@@ -103,9 +105,11 @@ async def test_answers_that_cannot_be_compared_are_still_answers_and_a_tool_is_c
     steps: list[Any] = [ONE, "harbour " * 2000, call("calculator_calculate", expression="6*7"), ONE, ONE]
     async with app_with(steps, trained) as app:
         thread = await new_thread(app)
-        events = await follow(app, await app.post(app.owner, thread, "Where to?", how=Ask(best_of=2, tools=False)))
+        events = await follow(
+            app, await app.post(app.owner, thread, "Where to?", how=Ask(best_of=2, tools=False)), seconds=120
+        )
         assert "tokens" in only(events, "answers.compared")["trouble"]
         assert events[-1]["text"] == ONE
-        events = await follow(app, await app.post(app.owner, thread, "6*7?", how=Ask(best_of=2)))
+        events = await follow(app, await app.post(app.owner, thread, "6*7?", how=Ask(best_of=2)), seconds=120)
     assert [kinds(events).count(kind) for kind in ("tool.finished", "answers.compared")] == [1, 1]
     assert events[-1]["text"] == ONE
