@@ -83,11 +83,11 @@ class Stronger(_Part):
 class Revision(_Part):
     """Answers that are criticised and written again under the constitution, and learnt before anything is judged."""
 
-    prompts: int = Field(48, ge=0, le=10_000)
+    prompts: int = Field(40, ge=0, le=10_000)
     """Answers to revise; 0 leaves this out."""
     harmful: float = Field(0.5, ge=0.0, le=1.0)
     """Share of them that answer the harmful requests which come with Trimtab."""
-    own: int = Field(8, ge=0, le=10_000)
+    own: int = Field(6, ge=0, le=10_000)
     """At most so many of them the model tries to revise itself; a small one rarely can, and trying takes longest."""
     epochs: int = Field(2, ge=1, le=20)
     learning_rate: float = Field(5e-4, gt=0.0, le=0.1)

@@ -9,9 +9,8 @@ from trimtab.align import bundled
 from trimtab.align.adapter import Adapter, read_adapter
 from trimtab.align.gate import Evidence
 from trimtab.align.reward_model import RewardModel
-from trimtab.domain.judgement import Kind
 
-from .material import Material, place
+from .material import Material, judged, place
 from .reward_models import tested
 from .run import Run
 from .serving import try_served
@@ -28,7 +27,7 @@ def examine(run: Run, material: Material, reward: RewardModel, judge: RewardMode
     run.moved("examination", 1, 3)
     probes = bundled.probes()
     evidence = Evidence(
-        rows=len([r for r in material.train if r.kind is not Kind.DEMONSTRATION]),
+        rows=len(judged(material.train)),
         tested=found.get("rows", 0),
         right=round(found.get("accuracy", 0.0) * found.get("rows", 0)),
         wins=compared.wins(judge.scores),

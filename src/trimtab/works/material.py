@@ -60,8 +60,23 @@ def gather(run: Run) -> Material:
             f"There is too little to learn from: {len(splits['train'])} judgements to train on and "
             f"{len(prompts['test'])} prompts to test on. Rate some answers, or set data.bundled = true."
         )
-    run.report.tell("data", rows={name: len(rows) for name, rows in splits.items()}, datasets=datasets)
-    return Material(splits["train"], splits["test"], prompts, datasets, feedback_ids)
+    material = Material(splits["train"], splits["test"], prompts, datasets, feedback_ids)
+    # With no weight of their own people's judgements train nothing: they say which judges are worth listening to.
+    use = "train" if data.human_weight or not data.constitution else "to measure the judges by"
+    tell(run, material, {use: judged(material.train), "validation": judged(splits["validation"])})
+    return material
+
+
+def tell(run: Run, material: Material, rows: Mapping[str, Sequence[Judgement]]) -> None:
+    """Report how many judgements are used for what, and how many demonstrations there are."""
+    counts = {name: len(few) for name, few in rows.items()} | {"test": len(judged(material.test))}
+    shown = sum(row.kind is Kind.DEMONSTRATION for row in material.train)
+    run.report.tell("data", rows=counts, demonstrations=shown, datasets=material.datasets)
+
+
+def judged(rows: Iterable[Judgement]) -> list[Judgement]:
+    """The labels and preferences among them: what a reward model learns from."""
+    return [row for row in rows if row.kind is not Kind.DEMONSTRATION]
 
 
 def _wanted(data: Data, rows: Iterable[Judgement]) -> list[Judgement]:

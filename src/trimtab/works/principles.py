@@ -18,9 +18,9 @@ from trimtab.align.scorer import NetworkScorer
 from trimtab.align.writer import Writer
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput
-from trimtab.domain.judgement import Judgement, Kind
+from trimtab.domain.judgement import Judgement, Kind, Source
 
-from .material import Material, place
+from .material import Material, judged, place, tell
 from .run import Run
 from .stronger import stronger_writer
 
@@ -97,12 +97,15 @@ def with_preferences(
     people = material.train if data.human_weight else []
     weights = {"human_weight": data.human_weight, "ai_weight": data.ai_weight}
     shown = [row for row in people if row.kind is Kind.DEMONSTRATION]
-    train = [
-        *mix([row for row in people if row.kind is not Kind.DEMONSTRATION], made, **weights),
-        *mix(shown, revised, **weights),
-    ]
+    train = [*mix(judged(people), made, **weights), *mix(shown, revised, **weights)]
     datasets = {**material.datasets, "constitution": judges.constitution.version}
-    return replace(material, train=[row for row in train if row.weight > 0], datasets=datasets)
+    mixed = replace(material, train=[row for row in train if row.weight > 0], datasets=datasets)
+    by = {True: "by the constitution", False: "by people"}
+    rows = {
+        name: [r for r in judged(mixed.train) if (r.source is Source.CONSTITUTION) == ai] for ai, name in by.items()
+    }
+    tell(run, mixed, rows)
+    return mixed
 
 
 def _preferences(run: Run, judges: Bench, material: Material, speaker: Adapter | None) -> list[Judgement]:
