@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import connector_notes
+from services import LoopbackServices
 from trimtab.cli.connectors import app
 from trimtab.connect.cassettes import load
 from trimtab.connect.conformance.runner import REQUIREMENTS, check, merged
@@ -173,6 +174,25 @@ def test_a_call_is_answered_from_a_cassette_and_recorded_again(tmp_path: Path) -
     assert told["recorded_live"] is True
     with pytest.raises(InvalidInput, match="give one of them"):
         run(*words, "--record", str(target))
+
+
+def test_what_a_stand_in_answered_is_recorded_as_the_services_own(tmp_path: Path, home: Path) -> None:
+    """Ten minutes of a new connector: the service runs on this machine, and is declared by the name it will have."""
+    target = tmp_path / "list.json"
+    with LoopbackServices() as services:
+        services.add_note("buy milk")
+        home.mkdir()
+        (home / "config.toml").write_text(
+            f"connector_files = [{str(Path(connector_notes.__file__))!r}]\n"
+            f'[connectors.notes]\nbase_url = "{services.url}"\nallow_private = true\n'
+        )
+        assert "buy milk" in run("call", "notes.list_all", "--record", str(target))
+    (tape,) = load(tmp_path)
+    assert [exchange.url for exchange in tape.exchanges] == ["https://notes.example.org/notes"]
+    assert tape.expects == '[{"id": 1, "text": "buy milk"}]'
+    assert "not recorded live" in tape.note
+    (home / "config.toml").write_text(f"connector_files = [{str(Path(connector_notes.__file__))!r}]\n")
+    assert "buy milk" in run("call", "notes.list_all", "--replay", str(target))
 
 
 def test_the_modules_that_checks_need_are_not_loaded_by_the_help() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trimtab.connect import ConnectOptions, Connector, ToolOutcome
     from trimtab.connect.cassettes import Scrubber
     from trimtab.connect.conformance.requirement import Line, Report
+    from trimtab.connect.options import Override
     from trimtab.settings import Settings
 
 MARKS = {"pass": "pass", "fail": "FAIL", "n/a": "n/a"}
@@ -163,6 +164,7 @@ class Deck:
             self._tapes = load(replay) if replay.is_dir() else [Tape.read(replay)]
         self._tape = Tape.new("", {}, not_secret=not_secret)
         self._secrets: dict[str, str] = {}
+        self._overrides: Mapping[str, Override] = {}
 
     def options(self, given: ConnectOptions) -> ConnectOptions:
         """For the toolbox: where its requests end."""
@@ -174,6 +176,7 @@ class Deck:
             return replaying(self._tapes, given)
         if not self._record:
             return given
+        self._overrides = given.overrides
 
         def remembered(name: str) -> Any:
             if (found := given.secret(name)) is not None:
@@ -201,11 +204,37 @@ class Deck:
 
         if not self._record:
             return
+        self._as_declared()
         scrubber = Scrubber(self._secrets)
         if text and await self._replayed(scrubber) == scrubber.text(text):
             self._tape.expects = text  # else it changes by itself, with the time for example
         self._tape.save(self._record, scrubber)
         typer.echo(f"recorded: {self._record} ({len(self._tape.exchanges)} requests)", err=True)
+
+    def _as_declared(self) -> None:
+        """What a stand-in answered (`base_url` in the settings) is kept as the service's own, which it stands for."""
+        from dataclasses import replace
+
+        from trimtab.domain.errors import InvalidInput
+        from trimtab.settings import Settings
+
+        name = self._tape.tool.partition(".")[0]
+        override = self._overrides.get(name)
+        if override is None or not override.base_url or not self._tape.exchanges:
+            return
+        hosts = find(name, Settings.load()).hosts
+        if len(hosts) != 1 or "*" in hosts[0]:
+            raise InvalidInput(
+                f"{name!r} is pointed at {override.base_url}, which stands for several hosts ({', '.join(hosts)}): "
+                "nobody can tell which was meant. Record without the override."
+            )
+        base = override.base_url.rstrip("/")
+        self._tape.exchanges = [
+            replace(exchange, url=f"https://{hosts[0]}{exchange.url.removeprefix(base)}")
+            for exchange in self._tape.exchanges
+        ]
+        self._tape.live = False
+        self._tape.note = f"Recorded from {base}, which stood for {hosts[0]}; not recorded live."
 
     async def _replayed(self, scrubber: Scrubber) -> str:
         from trimtab.connect import Toolbox
