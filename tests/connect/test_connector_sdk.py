@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.connect import (
     ApiKey,
+    ConnectOptions,
     Connector,
     Effect,
     Http,
     InvalidInput,
+    Override,
     Result,
     Source,
     Toolbox,
@@ -23,7 +25,9 @@ from trimtab.connect import (
     ToolInfo,
     ToolOutcome,
 )
+from trimtab.connect.result import estimate
 from trimtab.domain.tool import METADATA_KEY
+from wire import response, serving
 
 
 def tides(**options: Any) -> Connector:
@@ -302,3 +306,60 @@ def test_an_http_parameter_is_not_shown_to_the_model() -> None:
     status = toolbox_with(connector).connector("tides")
     assert list(status.tools[0].schema["properties"]) == ["port"]
     assert status.tools[0].info.effect is Effect.WRITE
+
+
+async def test_a_result_fits_the_budget_of_tokens_whatever_its_script() -> None:
+    """A character is a quarter of a token in one script and a whole one in another."""
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text.encode()) // 3
+
+    connector = tides()
+
+    @connector.tool(effect=Effect.READ, max_chars=8000, max_tokens=300)
+    async def tell(what: Annotated[str, "What"], times: Annotated[int, "How often"]) -> str:
+        """Say something over and over."""
+        return what * times
+
+    for options, limit in ((ConnectOptions(count=count), count), (ConnectOptions(), estimate)):
+        toolbox = Toolbox(options)
+        toolbox.add(connector)
+        for what in ("high water at noon ", "満潮は正午です。", "06:12 6.41 m; "):
+            outcome = await toolbox.call("tides.tell", {"what": what, "times": 500})
+            assert 150 < limit(outcome.text) <= 300
+            assert outcome.truncated
+            assert "[cut: " in outcome.text
+    assert counted
+
+
+async def test_what_was_read_is_cited_with_its_time() -> None:
+    async with serving(fine) as sink:
+        connector = tides(hosts=("api.example.org",))
+
+        @connector.tool(effect=Effect.READ)
+        async def silent(http: Http) -> str:
+            """Name no source."""
+            return (await http.get("/tides", params={"port": "Dover"})).text
+
+        @connector.tool(effect=Effect.READ)
+        async def spoken(http: Http) -> Result:
+            """Name one."""
+            return Result(
+                text=(await http.get("/tides")).text, sources=[Source("Harbour office", "https://h.example/")]
+            )
+
+        here = Override(base_url=sink.url, allow_private=True)
+        toolbox = Toolbox(ConnectOptions(overrides={"tides": here}))
+        toolbox.add(connector)
+        (own,) = (await toolbox.call("tides.silent", {})).sources
+        (named,) = (await toolbox.call("tides.spoken", {})).sources
+    assert (own.title, own.url) == ("127.0.0.1", f"{sink.url}/tides?port=Dover")
+    assert (named.title, named.url) == ("Harbour office", "https://h.example/")
+    for source in (own, named):
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(source.retrieved_at)).total_seconds()) < 60
+
+
+async def fine(head: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(response(200, b"High water at noon."))
