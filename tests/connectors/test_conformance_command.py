@@ -1,10 +1,12 @@
 """`trimtab connectors check` and `new` as a person types them; every built-in passes and stands thousands of faults."""
 
+import gc
 import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ BUILT_IN = {
     for found in installed()
     if found.connector is not None and found.origin.startswith("trimtab_connectors")
 }
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a check leaves to the collector is collected in its own test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
