@@ -159,7 +159,7 @@ def _shaped(declared: Declaration, returned: Any, http: Http | None, count: Call
     replies = http.replies if http is not None else []
     stale = [reply for reply in replies if reply.stale]
     note = stale_note(min(reply.at for reply in stale)) if stale else ""
-    tokens = declared.max_tokens or declared.max_chars // 4
+    tokens = declared.max_tokens or declared.max_chars // 3
     shaped = outcome(
         returned,
         max_chars=max(declared.max_chars - len(note), 100),

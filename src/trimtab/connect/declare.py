@@ -54,7 +54,7 @@ class Declaration:
     timeout: float
     max_chars: int
     max_tokens: int = 0
-    """0: a quarter of `max_chars`."""
+    """0: a third of `max_chars`."""
     read_by_post: bool = False
     given: Mapping[str, Any] | None = None
     """The arguments' JSON schema where it came from elsewhere (MCP, OpenAPI). Then `arguments` is `schema.AsGiven`, and
@@ -140,7 +140,7 @@ class Connector:
         `effect` is what a call does to the world: anything but `Effect.READ` waits for a person's approval. `examples`
         are questions people would ask; a small model's router learns from them, so give six or more. `untrusted` is
         whether results carry text from outside. `timeout` is for a whole call, in seconds; `max_chars` and
-        `max_tokens` (a quarter of that), whichever is less, are how much of a result the model reads. A tool that
+        `max_tokens` (a third of that), whichever is less, are how much of a result the model reads. A tool that
         reads sends GET and HEAD alone; `read_by_post` also permits it POST, for services that are asked that way.
         """
 
