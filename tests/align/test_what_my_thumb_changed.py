@@ -105,12 +105,13 @@ async def test_what_got_a_thumb_down_is_asked_again_and_both_answers_are_shown_t
 
 
 async def test_nobody_waits_for_it(tmp_path: Path) -> None:
-    async with app_with(["No.", Say("Well, then.", delay=0.05)], tmp_path, profile=SMALL) as app:
+    async with app_with(["No.", Say("Well, then.", delay=60)], tmp_path, profile=SMALL) as app:
         second, _ = await promoted(app, [await rated(app, "ann", "Can you help me?", 0)], ScriptedModel(["Gladly."]))
         second.pauses = 1
         turn = await app.post(app.owner, await new_thread(app), "And me?")
         assert await second.go_on() == 0, "somebody is being answered"
-        await follow(app, turn)
+        await app.cancel(app.owner, turn["id"])
+        assert await second.go_on() == 1
 
 
 @pytest.mark.model
