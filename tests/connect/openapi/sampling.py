@@ -17,6 +17,9 @@ TEXTS = {
     "ipv4": "192.0.2.7",
 }
 GUESSES = (
+    "refs/heads/main",
+    "ssh-rsa AAAA",
+    "pkg:npm/a@1",
     "sha256:" + "0" * 64,
     "sha1:" + "0" * 40,
     "pe:abc",
@@ -108,7 +111,7 @@ def arguments(operation: Any, *, full: bool) -> dict[str, Any]:
     made = {p.argument: sample(p.schema, full=full) for p in operation.parameters if full or p.argument in required}
     body = operation.body
     if body is not None and (full or body.required):
-        given = sample(body.schema, full=full)
+        given = "aGk=" if body.base64 else sample(body.schema, full=full)
         if operation.fields:
             names = {name: argument for argument, name in operation.fields.items()}
             made |= {names[name]: value for name, value in given.items()}
