@@ -15,5 +15,5 @@ class Ways:
     secret: Secrets
     resolver: Resolver = system_resolver
     ca_file: str = ""
-    start_seconds: float = 30.0
+    start_seconds: float = 60.0
     """For a server to start and introduce itself."""
