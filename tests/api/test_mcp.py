@@ -196,7 +196,8 @@ async def test_a_server_that_was_added_over_the_api_is_used_in_a_turn_with_appro
 @pytest.mark.model
 async def test_an_assistant_that_starts_trimtab_searches_the_documents_of_the_running_server(server: Running) -> None:
     poem = b"# Tides\n\nHigh water at Bergen is at nine in the evening.\n"
-    server.client.post("/v1/documents", files={"file": ("tides.md", poem)})
+    with server.client as http:
+        http.post("/v1/documents", files={"file": ("tides.md", poem)}).raise_for_status()
     where = {"TRIMTAB_HOME": str(server.home), "TRIMTAB_PORT": str(server.port)}
     command = StdioServerParameters(command=sys.executable, args=["-m", "trimtab.cli.main", "mcp"], env=where)
     async with Client(command) as assistant:
