@@ -80,6 +80,8 @@ class Wire:
         self.site = site
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():
+            raise ConnectionResetError("the client hung up")
         self.writer.write(data)
         await self.writer.drain()
         self.site.sent += len(data)
