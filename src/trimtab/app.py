@@ -42,6 +42,7 @@ from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.registry.registry import Registry
+from trimtab.replays import Replays
 from trimtab.reward import RewardModels
 from trimtab.second_answers import SecondAnswers
 from trimtab.settings import Settings
@@ -168,6 +169,7 @@ class Trimtab:
         self.trainings = Trainings(settings, database, registry)
         reading = Reading(self.profile, self.orchestrator.count)
         self.second_answers = SecondAnswers(database, self.versions, reading, lambda: self.runner.running > 0)
+        self.replays = Replays(database, self.versions, search or library)
         self._answering_again: asyncio.Task[int] | None = None
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)

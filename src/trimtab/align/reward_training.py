@@ -18,7 +18,7 @@ For the same reason TRL's RewardTrainer is not used; it also takes pairs only.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from trimtab.domain.errors import InvalidInput
 
 from .checkpoint import Checkpoints
 from .epochs import batches
-from .reward_model import RewardModel, Row
+from .reward_model import RewardModel, Row, Text
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,16 @@ def train(
     state = checkpoints.latest() if checkpoints else None
     done = state.step if state else 0
     read = state.tensors["features"] if state else torch.zeros(0, 2 * model.network.shape.width)
+    # A text that was judged in two ways is read once.
+    place = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row.texts))}
     learned = _Learned.of(rows, state.tensors["learned"] if state else None, read.shape[1])
     for number in range(done, len(order)):
         begun = time.perf_counter()
         upto = min((number + 1) * config.batch, len(rows))
         few = rows[number * config.batch : upto]
-        read = torch.cat([read, model.features([text for row in few for text in row.texts])])
-        margins = learned.told(model, rows[:upto], read)[-len(few) :]
+        unread = list(dict.fromkeys(text for row in few for text in row.texts if place[text] >= len(read)))
+        read = torch.cat([read, model.features(unread)])
+        margins = learned.told(rows[:upto], place, read)[-len(few) :]
         weights = torch.tensor([row.judgement.weight for row in few])
         loss = float((weights * F.softplus(-margins)).sum() / weights.sum())
         accuracy = float((margins > 0).float().mean())
@@ -114,17 +117,18 @@ class _Learned:
         fresh = torch.zeros((1 + len(labels)) * size + len(labels))
         return cls(labels, fresh if values is None else values, size)
 
-    def told(self, model: RewardModel, rows: Sequence[Row], read: Tensor) -> Tensor:
-        """Take in the rows read so far; the margins of all of them by what was learned before."""
-        texts = [text for row in rows for text in row.texts]
-        unique = torch.tensor(list({text.ids: i for i, text in enumerate(texts)}.values()))
-        self.centre = read[unique].mean(0)
-        self.spread = read[unique].std(0, correction=0).clamp_min(1e-4)
+    def told(self, rows: Sequence[Row], place: Mapping[Text, int], read: Tensor) -> Tensor:
+        """Take in the rows read so far; the margins of all of them by what was learned before.
+
+        Args:
+            place: where in `read` ``[texts, size]`` a text's features are.
+        """
+        self.centre = read.mean(0)
+        self.spread = read.std(0, correction=0).clamp_min(1e-4)
         normal = (read - self.centre) / self.spread
-        first = torch.tensor([0, *(len(row.texts) for row in rows[:-1])]).cumsum(0)
-        pairs = torch.tensor([row.worse is not None for row in rows])
-        self.x = normal[first]
-        self.x[pairs] -= normal[first[pairs] + 1]
+        self.x = normal[[place[row.text] for row in rows]]
+        pairs = [i for i, row in enumerate(rows) if row.worse is not None]
+        self.x[pairs] -= normal[[place[row.worse] for row in rows if row.worse is not None]]
         self.sign = torch.tensor([1.0 if row.worse is not None or row.good else -1.0 for row in rows])
         self.label = torch.tensor([-1 if row.worse is not None else self.labels.index(row.label) for row in rows])
         self.weights = torch.tensor([row.judgement.weight for row in rows])

@@ -30,6 +30,7 @@ Detach = Annotated[bool, typer.Option("--detach", help="Only queue it; a running
 
 DEMO_PRINCIPLES = ["harmless", "helpful", "sense"]
 """Those whose judge, the default model itself, agrees with people (docs/alignment.md)."""
+DEMO_GATE = {"tool_questions": 12, "cited_questions": 16}
 
 
 @app.command()
@@ -81,7 +82,7 @@ def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
         ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
     ):
         recipe = _recipe(name, data, "ppo", steps or 12, seed)
-        _order(recipe, False, as_json)
+        _order(recipe | {"gate": DEMO_GATE}, False, as_json)
 
 
 @app.command()

@@ -56,7 +56,7 @@ def _ppo(run: Run, material: Material, reward: RewardModel, start: Adapter | Non
         [rlhf.Prompt(p) for p in material.prompts["train"]],
         _rewards(run.recipe.rewards, reward),
         config,
-        validation=[rlhf.Prompt(p) for p in sorted(material.prompts["validation"], key=place)[:48]],
+        validation=[rlhf.Prompt(p) for p in sorted(material.prompts["validation"], key=place)[:32]],
         folder=run.work / "policy",
     )
     for step in steps:
