@@ -87,7 +87,7 @@ def test_a_call_that_changes_something_is_asked_about(home: Path, monkeypatch: p
     with LoopbackServices() as services:
         (home / "config.toml").write_text(f'[connectors.notes]\nbase_url = "{services.url}"\nallow_private = true\n')
         words = ("call", "notes.add", "--arg", "text=buy milk")
-        with pytest.raises(Forbidden, match="runs read-only.*trimtab connectors check notes"):
+        with pytest.raises(Forbidden, match=r"runs read-only.*trimtab connectors check notes"):
             run(*words, "--yes")
         assert services.requests == []
         vouch_for_notes(home)
