@@ -564,7 +564,13 @@ def open_toolbox(
         disabled=frozenset(settings.connectors_disabled),
         standing=Badges(settings.home).standing,
         overrides={
-            name: Override(o.base_url, o.allow_private, o.user_agent, o.token_url)
+            name: Override(
+                o.base_url,
+                o.allow_private,
+                o.user_agent,
+                o.token_url,
+                {option: str(value) for option, value in o.options.items()},
+            )
             for name, o in settings.connectors.items()
         },
         secret=secret,

@@ -23,6 +23,7 @@ class ConnectorOverride(BaseModel):
     allow_private: bool = Field(False, description="Allow addresses on this machine or the local network.")
     user_agent: str = Field("", description="Sent instead of Trimtab's own; some services ask for a contact in it.")
     token_url: str = Field("", description="Asked for tokens instead of the connector's own address for that.")
+    options: dict[str, str | int] = Field({}, description="What the connector asks to be set up: a folder, a server.")
 
 
 class Settings(BaseSettings):

@@ -85,6 +85,8 @@ def _entry(status: ConnectorStatus) -> dict[str, Any]:
         "description": status.description,
         "hosts": list(status.hosts),
         "auth": status.auth,
+        "options": [asdict(option) for option in status.options],
+        "speaks": list(status.speaks),
         "enabled": status.enabled,
         "error": status.error,
         "badge": {**asdict(status.standing), "vouched": status.standing.vouched},

@@ -54,6 +54,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
         return
     typer.echo(f"{status.name} {status.version} ({_state(status)})\n{_plain(status.description or status.error)}")
     typer.echo(f"reaches: {_reach(status)}\nkey: {status.auth}\nfrom: {status.origin}")
+    for option in status.options:
+        state = "set" if option.set else "to be set" if option.required else "not set"
+        typer.echo(f"option {option.name} ({state}): {_plain(option.about)}")
     for tool in status.tools:
         trust = "its results are untrusted" if tool.info.untrusted else "its results are trusted"
         typer.echo(f"\n{tool.name} ({tool.info.effect}, {trust})\n  {_plain(tool.info.description)}")
@@ -167,10 +170,14 @@ def _arguments(pairs: list[str], schema: Mapping[str, Any]) -> dict[str, Any]:
 def _state(status: ConnectorStatus) -> str:
     if status.error:
         return "broken"
+    if status.enabled and any(option.required and not option.set for option in status.options):
+        return "to be set up"
     return "on" if status.enabled else "off"
 
 
 def _reach(status: ConnectorStatus) -> str:
+    if status.speaks:
+        return f"the server that its options name, by {', '.join(status.speaks)}"
     if "*" in status.hosts:
         return "any public host"
     return ", ".join(status.hosts) or "nothing"

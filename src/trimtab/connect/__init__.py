@@ -19,6 +19,7 @@ from .options import ConnectOptions, Override
 from .pages import Listing, Pages
 from .result import Result
 from .retry import Retry
+from .setup import Option, Setup
 from .toolbox import CallError, ConnectorStatus, Toolbox, ToolStatus
 
 __all__ = [
@@ -40,12 +41,14 @@ __all__ = [
     "Limits",
     "Listing",
     "OAuth",
+    "Option",
     "Override",
     "Pages",
     "Rate",
     "Reply",
     "Result",
     "Retry",
+    "Setup",
     "Source",
     "ToolBusy",
     "ToolError",

@@ -22,6 +22,7 @@ from .declare import Connector, Declaration
 from .http import Http
 from .reply import Reply
 from .result import clean, estimate, outcome
+from .setup import Setup
 
 Call = Callable[[Mapping[str, Any]], Awaitable[ToolOutcome]]
 """Arguments that were already validated, to an outcome."""
@@ -119,16 +120,18 @@ async def run_tool(
     *,
     until: float | None = None,
     count: Callable[[str], int] = estimate,
+    setup: Setup | None = None,
 ) -> ToolOutcome:
-    """Call the function and shape what it returns. `http` is for a function that declares one, `until` of the event
-    loop's clock.
+    """Call the function and shape what it returns. `http` and `setup` are for a function that declares one, `until` of
+    the event loop's clock.
 
     Raises:
         ToolError: it failed, or took longer than its declared timeout.
         InvalidInput: the function itself found an argument wrong.
         Conflict: what it would have called is not what was approved.
     """
-    injected = dict.fromkeys(declared.http_parameters, http)
+    injected: dict[str, Any] = dict.fromkeys(declared.http_parameters, http)
+    injected |= dict.fromkeys(declared.setup_parameters, setup)
     end = asyncio.get_running_loop().time() + declared.timeout if until is None else until
     try:
         async with asyncio.timeout_at(end) as deadline:

@@ -25,6 +25,7 @@ from .circuit import Breaker
 from .pages import Pages
 from .reply import Limits
 from .retry import Retry
+from .setup import Option
 
 __all__ = ["ApiKey", "Connector", "Declaration"]
 
@@ -56,6 +57,8 @@ class Declaration:
     max_tokens: int = 0
     """0: a third of `max_chars`."""
     read_by_post: bool = False
+    setup_parameters: tuple[str, ...] = ()
+    """Parameters of type `Setup`: given by the toolbox as well."""
     given: Mapping[str, Any] | None = None
     """The arguments' JSON schema where it came from elsewhere (MCP, OpenAPI). Then `arguments` is `schema.AsGiven`, and
     the function is called with the arguments as one mapping."""
@@ -77,6 +80,10 @@ class Connector:
     `pages` how its lists continue. `idempotency_header` names the header by which the service recognises a repeated
     write: with it, writes are tried again after a failure like reads.
 
+    `options` are what a person sets up before it works (`Setup` has the values). `speaks` names the protocols besides
+    HTTP in which its own code talks to servers that its options name: what the client enforces and a check injects
+    does not reach there, so the code must keep its own deadlines and limits.
+
     Raises:
         InvalidInput: the declaration is wrong; the message says where.
     """
@@ -97,12 +104,17 @@ class Connector:
         breaker: Breaker = Breaker(),
         pages: Pages | None = None,
         idempotency_header: str = "",
+        options: Mapping[str, Option] | None = None,
+        speaks: tuple[str, ...] = (),
     ) -> None:
         if not NAME.match(name):
             raise InvalidInput(f"{name!r} cannot name a connector: use a-z, 0-9 and _, at most 31, a letter first.")
         for host in hosts:
             if not HOST.match(host):
                 raise InvalidInput(f"Connector {name!r}: {host!r} is not a host. Write it like 'api.example.org'.")
+        for option in options or {}:
+            if not NAME.match(option):
+                raise InvalidInput(f"Connector {name!r}: {option!r} cannot name an option: use a-z, 0-9 and _.")
         if auth and "*" in hosts:
             raise InvalidInput(f"Connector {name!r} reaches any host, so it must not carry a key. Name its hosts.")
         self.name = name
@@ -118,6 +130,8 @@ class Connector:
         self.breaker = breaker
         self.pages = pages
         self.idempotency_header = idempotency_header
+        self.options = dict(options or {})
+        self.speaks = speaks
         self.tools: dict[str, Declaration] = {}
 
     def __repr__(self) -> str:
@@ -180,6 +194,7 @@ class Connector:
             description=description,
             arguments=arguments,
             http_parameters=http_parameters,
+            setup_parameters=schema.setup_parameters(function),
             examples=tuple(examples),
             **told,
         )

@@ -20,7 +20,7 @@ import httpx
 from trimtab.domain.errors import ToolError, TrimtabError
 from trimtab.domain.tool import CALL_ID, ToolOutcome
 
-from .auth import Auth
+from .auth import Auth, secret_names
 from .authorize import Desk
 from .binding import run_tool
 from .budget import Bulkhead
@@ -32,6 +32,7 @@ from .http import Declared, Http
 from .oauth import Endpoint
 from .options import ConnectOptions, Override
 from .reach import Reach
+from .setup import Setup, lacking
 from .sign_in import SignIn
 from .transport import PinnedTransport
 
@@ -91,6 +92,16 @@ class Line:
             recent=tuple(self.history.records),
         )
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The options that a person must set before it works."""
+        return lacking(self.connector.options, self.given)
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The options that a person set."""
+        return self._override.options
+
     async def aclose(self) -> None:
         await self.desk.aclose()
         await self.sign_in.aclose()
@@ -99,18 +110,33 @@ class Line:
         self, declared: Declaration, arguments: Mapping[str, Any], secrets: Secrets, made: list[Http]
     ) -> ToolOutcome:
         until = asyncio.get_running_loop().time() + declared.timeout
+        setup = self._setup(secrets)
         async with self.bulkhead.place():
             if not declared.http_parameters:
                 # It may hold the key all the same, and say it.
                 await self.sign_in.account(secrets)
-                return await run_tool(declared, arguments, None, secrets, until=until, count=self._options.count)
+                return await run_tool(
+                    declared, arguments, None, secrets, until=until, count=self._options.count, setup=setup
+                )
             transport = self._transport(self.connector.limits.connect)
             try:
                 http = await self._http(declared, transport, secrets, until - MARGIN)
                 made.append(http)
-                return await run_tool(declared, arguments, http, secrets, until=until, count=self._options.count)
+                return await run_tool(
+                    declared, arguments, http, secrets, until=until, count=self._options.count, setup=setup
+                )
             finally:
                 await transport.aclose()
+
+    def _setup(self, secrets: Secrets) -> Setup:
+        return Setup(
+            self.connector.name,
+            self.connector.options,
+            self._override.options,
+            secret=self._options.secret,
+            secret_names=secret_names(self.connector.auth),
+            secrets=secrets,
+        )
 
     async def _http(
         self, declared: Declaration, transport: httpx.AsyncBaseTransport, secrets: Secrets, until: float

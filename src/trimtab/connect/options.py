@@ -30,6 +30,8 @@ class Override:
     """Some services ask for a way to contact you here."""
     token_url: str = ""
     """Asked for tokens instead of the declared one. The sign-in page stays the declared one."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Values of the options that the connector declares."""
 
 
 def from_environment(name: str) -> SecretStr | None:

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from trimtab.domain.errors import InvalidInput
 
 from .http import Http
+from .setup import Setup
 
 MAX_STRING = 4000
 MAX_ITEMS = 100
@@ -73,6 +74,8 @@ def arguments_of(
         if hints[parameter.name] is Http:
             injected.append(parameter.name)
             continue
+        if hints[parameter.name] is Setup:
+            continue
         if parameter.name in RESERVED or parameter.name.startswith("_"):
             raise InvalidInput(f"{dotted}: parameter name {parameter.name!r} is reserved. Choose another.")
         fields[parameter.name] = _field(parameter, hints[parameter.name], dotted, notes)
@@ -80,6 +83,12 @@ def arguments_of(
     model: type[BaseModel] = create_model(dotted.replace(".", "_"), __config__=config, **fields)
     _insist_on_closed(model.model_json_schema(), dotted)
     return tuple(injected), model
+
+
+def setup_parameters(function: Callable[..., Awaitable[Any]]) -> tuple[str, ...]:
+    """Names of the parameters that are given a `Setup`. For a function whose type hints were read before."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return tuple(name for name, hint in hints.items() if hint is Setup)
 
 
 def _field(parameter: inspect.Parameter, hint: Any, dotted: str, notes: Mapping[str, str]) -> Any:

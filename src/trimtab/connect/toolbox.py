@@ -78,6 +78,20 @@ class ConnectorStatus:
     last_errors: tuple[CallError, ...] = ()
     """Newest last, at most 20."""
     health: Health = Health()
+    options: tuple[OptionStatus, ...] = ()
+    """What a person sets up for it. While a required one is missing, no model is offered its tools."""
+    speaks: tuple[str, ...] = ()
+    """Protocols besides HTTP, with servers that its options name."""
+
+
+@dataclass(frozen=True)
+class OptionStatus:
+    """`set` is whether a person gave it a value; one that is not required has a default."""
+
+    name: str
+    about: str
+    required: bool
+    set: bool
 
 
 @dataclass
@@ -175,11 +189,11 @@ class Toolbox:
         raise NotFound(f"There is no connector {name!r}. Installed: {', '.join(sorted(self._entries)) or 'none'}.")
 
     def tools(self) -> list[BaseTool]:
-        """The tools of enabled connectors, in a stable order, for a model to be shown."""
+        """The tools of connectors that are enabled and set up, in a stable order, for a model to be shown."""
         return [
             entry.tools[name]
             for _, entry in sorted(self._entries.items())
-            if entry.enabled
+            if entry.enabled and not entry.line.lacking
             for name in sorted(entry.tools)
         ]
 
@@ -314,6 +328,11 @@ class Toolbox:
             seconds=entry.seconds,
             last_errors=tuple(entry.errors),
             health=entry.line.health,
+            options=tuple(
+                OptionStatus(name, option.about, option.required, bool(entry.line.given.get(name, "").strip()))
+                for name, option in connector.options.items()
+            ),
+            speaks=connector.speaks,
         )
 
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from trimtab.domain.errors import ToolError
 
 from ..oauth import Tokens
-from ..options import ConnectOptions
+from ..options import ConnectOptions, Override
 from ..transport import tls
 from ..vault import Memory
 from .scrub import REMOVED, Scrubber
@@ -50,9 +50,22 @@ def recording(tape: Tape, options: ConnectOptions = ConnectOptions()) -> Connect
 
 
 def replaying(tapes: Sequence[Tape], options: ConnectOptions = ConnectOptions()) -> ConnectOptions:
-    """Options that open nothing: requests are answered from `tapes`. Keys are placeholders."""
+    """Options that open nothing: requests are answered from `tapes`. Keys are placeholders, and what a connector is set
+    up with is what its first tape says."""
     player = Player(tapes)
-    return replace(options, below=lambda: player, resolver=without_network, secret=placeholder, keeper=SignedIn())
+    overrides = dict(options.overrides)
+    for tape in reversed(tapes):
+        if tape.options:
+            name = tape.tool.partition(".")[0]
+            overrides[name] = replace(overrides.get(name, Override()), options=tape.setup)
+    return replace(
+        options,
+        below=lambda: player,
+        resolver=without_network,
+        secret=placeholder,
+        keeper=SignedIn(),
+        overrides=overrides,
+    )
 
 
 def placeholder(name: str) -> SecretStr:

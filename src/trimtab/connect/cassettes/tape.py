@@ -70,8 +70,17 @@ class Tape:
     error: str = ""
     not_secret: tuple[str, ...] = ()
     """Strings that look like keys, of which a person said that they are none."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What the connector was set up with. ``{here}`` in a value is the folder of the cassette."""
     name: str = ""
     """The file's, for messages."""
+    folder: str = ""
+    """Where the file is."""
+
+    @property
+    def setup(self) -> dict[str, str]:
+        """The options with their places filled in."""
+        return {name: value.replace("{here}", self.folder) for name, value in self.options.items()}
 
     @staticmethod
     def new(tool: str, arguments: Mapping[str, Any], *, not_secret: Iterable[str] = ()) -> Tape:
@@ -113,7 +122,9 @@ class Tape:
         return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
     def _document(self) -> dict[str, Any]:
-        about = {"tool": self.tool, "arguments": self.arguments, "recorded_live": self.live}
+        about: dict[str, Any] = {"tool": self.tool, "arguments": self.arguments}
+        about |= {"options": dict(self.options)} if self.options else {}
+        about["recorded_live"] = self.live
         optional = {"note": self.note, "recorded_at": self.recorded_at, "expects": self.expects, "error": self.error}
         exchanges = [_written(exchange) for exchange in self.exchanges]
         return {**about, **{name: value for name, value in optional.items() if value}, "exchanges": exchanges}
@@ -137,7 +148,9 @@ class Tape:
                 expects=found.get("expects", ""),
                 error=found.get("error", ""),
                 not_secret=tuple(found.get("not_secret", ())),
+                options={str(name): str(value) for name, value in found.get("options", {}).items()},
                 name=path.name,
+                folder=str(path.parent.resolve()),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidInput(f"{path} is not a cassette: {type(error).__name__}: {error}.") from error

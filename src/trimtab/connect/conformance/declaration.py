@@ -62,12 +62,13 @@ def bounded(bench: Bench) -> Finding:
 
 def trust(bench: Bench) -> Finding:
     """Text from outside is declared untrusted."""
-    if not bench.connector.hosts:
+    connector = bench.connector
+    if not connector.hosts and not connector.options:
         return does_not_apply("It reaches no host.")
     found = [
         f"{tool.dotted} asks a service and declares its results trusted: leave out untrusted=False."
         for tool in bench.tools()
-        if not tool.untrusted and any(tape.exchanges for tape in bench.tapes_for(tool))
+        if not tool.untrusted and (tool.setup_parameters or any(tape.exchanges for tape in bench.tapes_for(tool)))
     ]
     return verdict(found, "Results from outside are untrusted.")
 

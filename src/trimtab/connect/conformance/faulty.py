@@ -94,6 +94,7 @@ async def run_case(connector: Connector, bench: Bench, case: Case) -> Trial:
         bench.certificates,
         behave,
         resolver=inside,
+        options=case.tape.setup,
         **case.fault.setup,
     )
 
@@ -155,6 +156,8 @@ def repeated(connector: Connector, case: Case, trial: Trial) -> list[str]:
 
 def check_kind(kind: Kind, bench: Bench) -> Finding:
     if not bench.good_tapes():
+        if bench.connector.speaks:
+            return does_not_apply(f"It speaks {', '.join(bench.connector.speaks)}, whose faults are not played here.")
         return does_not_apply("It asks no service." if not bench.connector.hosts else "No cassette ends in a result.")
     if kind.id == "FAULT-EXPIRED" and bench.connector.auth is None:
         return does_not_apply("It needs no key.")

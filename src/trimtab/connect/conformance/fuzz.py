@@ -20,7 +20,7 @@ from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
 from ..cassettes.playing import SignedIn, placeholder, without_network
 from ..declare import Declaration
 from ..reach import _matches
-from ..toolbox import ConnectOptions, Toolbox
+from ..toolbox import ConnectOptions, Override, Toolbox
 from .bench import Bench, Stuck
 from .faults import Routed, Site, honest, serving
 from .requirement import Finding, Requirement, does_not_apply, verdict
@@ -105,6 +105,7 @@ class _Session:
         self._origins = {urlsplit(exchange.url)[:2] for exchange in self._site.exchanges}
         self._origins |= {urlsplit(url)[:2] for url in token_urls(bench.connector)}
         self.hosts = sorted({*bench.connector.hosts, *(netloc for _, netloc in self._origins)} - {"*"})
+        self._options = next((tape.setup for tape in bench.tapes_for(tool) if tape.options), {})
         self._stack: contextlib.AsyncExitStack | None = None
 
     async def once(self, sent: dict[str, Any]) -> None:
@@ -118,7 +119,12 @@ class _Session:
             routed.append(Routed(self._site, self._bench.certificates, tls=False))
             return routed[-1]
 
-        toolbox = Toolbox(ConnectOptions(resolver=without_network, below=below, secret=placeholder, keeper=SignedIn()))
+        overrides = {self._bench.connector.name: Override(options=self._options)}
+        toolbox = Toolbox(
+            ConnectOptions(
+                resolver=without_network, below=below, secret=placeholder, keeper=SignedIn(), overrides=overrides
+            )
+        )
         toolbox.add(self._bench.connector)
         self.seen.tried += 1
         with watching({self._site.port}) as watch:

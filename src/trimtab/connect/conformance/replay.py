@@ -24,7 +24,7 @@ def covered(bench: Bench) -> Finding:
     missing = [
         f"{tool.dotted} has no cassette: trimtab connectors call {tool.dotted} --arg ... --record"
         for tool in bench.tools()
-        if not any(not tape.error for tape in bench.tapes_for(tool))
+        if not any(not tape.error or bench.connector.speaks for tape in bench.tapes_for(tool))
     ]
     known = {tool.dotted for tool in bench.tools()}
     missing += [
@@ -37,6 +37,8 @@ def covered(bench: Bench) -> Finding:
     ]
     made = sum(not tape.live for tape in bench.tapes if tape.exchanges)
     told = f"{len(bench.tapes)} cassettes" + (f", {made} of them written after documentation." if made else ".")
+    if bench.connector.speaks:
+        told += f" What it says by {', '.join(bench.connector.speaks)} is not recorded."
     return verdict(missing, told)
 
 
@@ -92,7 +94,14 @@ def played(bench: Bench, tape: Tape) -> Trial | None:
             return None
         try:
             kept[id(tape)] = bench.run(
-                lambda: attempt(bench.connector, tape.tool, tape.arguments, tape.exchanges, bench.certificates),
+                lambda: attempt(
+                    bench.connector,
+                    tape.tool,
+                    tape.arguments,
+                    tape.exchanges,
+                    bench.certificates,
+                    options=tape.setup,
+                ),
                 known[tape.tool].timeout + SLACK + 1.0,
             )
         except Stuck:
@@ -109,7 +118,11 @@ def hosts(bench: Bench) -> Finding:
         asked |= {urlsplit(exchange.url).netloc for exchange in tape.exchanges}
         if trial := played(bench, tape):
             asked |= {urlsplit(url).netloc for _, _, url in trial.dialed} - token_hosts
-            found += [f"{tape.tool} opened {what} past its client." for what in trial.watch.reached]
+            found += [
+                f"{tape.tool} opened {what} past its client."
+                for what in trial.watch.reached
+                if not named_by(tape, bench.connector, what)
+            ]
             found += [f"{tape.tool} started {what}." for what in trial.watch.started]
     found += [
         f"It asks {host}, which it does not declare." for host in sorted(asked) if not declared(bench.connector, host)
@@ -120,7 +133,16 @@ def hosts(bench: Bench) -> Finding:
         ]
         found += [f"It declares {p} and never asks it: record a cassette, or drop the host." for p in unused]
     told = ", ".join(sorted(asked)) or "no host"
+    if bench.connector.speaks:
+        told += f", and by {', '.join(bench.connector.speaks)} no other than its options name"
     return verdict(found, f"Asked: {told}.")
+
+
+def named_by(tape: Tape, connector: Connector, reached: str) -> bool:
+    """Whether a connection is to a server that the options name, by a protocol that the connector declares."""
+    address = reached.rpartition(" ")[2]
+    host = address.rpartition(":")[0] if reached.startswith("a connection") else address
+    return bool(connector.speaks) and any(host and host in value for value in tape.setup.values())
 
 
 def declared(connector: Connector, host: str) -> bool:
@@ -157,7 +179,13 @@ def secrets(bench: Bench) -> Finding:
         for behave in (faults.echo, faults.echo_status):
             trial = bench.run(
                 lambda tape=tape, behave=behave: attempt(  # type: ignore[misc]
-                    bench.connector, tape.tool, tape.arguments, tape.exchanges, bench.certificates, behave
+                    bench.connector,
+                    tape.tool,
+                    tape.arguments,
+                    tape.exchanges,
+                    bench.certificates,
+                    behave,
+                    options=tape.setup,
                 ),
                 bench.connector.tools[tape.tool.partition(".")[2]].timeout + SLACK + 1.0,
             )

@@ -87,4 +87,5 @@ def _declared(connector: Connector) -> list[object]:
         (tool.dotted, tool.description, str(tool.effect), tool.untrusted, tool.timeout, tool.json_schema())
         for _, tool in sorted(connector.tools.items())
     ]
-    return [connector.name, connector.version, connector.hosts, connector.plain_http, repr(connector.auth), tools]
+    own = [connector.speaks, sorted(connector.options)] if connector.speaks or connector.options else []
+    return [connector.name, connector.version, connector.hosts, connector.plain_http, repr(connector.auth), tools, *own]

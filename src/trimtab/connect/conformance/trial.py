@@ -17,7 +17,7 @@ from trimtab.domain.tool import ToolOutcome
 from ..cassettes import Exchange
 from ..cassettes.playing import SignedIn, placeholder, without_network
 from ..declare import Connector
-from ..toolbox import ConnectOptions, Toolbox
+from ..toolbox import ConnectOptions, Override, Toolbox
 from .certificates import Certificates
 from .faults import Asked, Behave, Routed, Site, honest, refusing, serving
 from .watch import Watch, watching
@@ -71,6 +71,7 @@ async def attempt(
     plain_too: bool = False,
     resolver: Any = without_network,
     any_answer: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Trial:
     """Call `tool` (``weather.forecast``) of a fresh toolbox, its service being a server that behaves like that."""
     key_header = (connector.idempotency_header or "Idempotency-Key").lower()
@@ -90,7 +91,10 @@ async def attempt(
             routed.append(Routed(site, certificates, tls=tls, plain=plain.port))
             return routed[-1]
 
-        toolbox = Toolbox(ConnectOptions(resolver=resolver, below=below, secret=placeholder, keeper=SignedIn()))
+        overrides = {connector.name: Override(options=options or {})}
+        toolbox = Toolbox(
+            ConnectOptions(resolver=resolver, below=below, secret=placeholder, keeper=SignedIn(), overrides=overrides)
+        )
         toolbox.add(connector)
         stack.push_async_callback(toolbox.aclose)
         with watching({site.port, plain.port, 1}) as trial.watch:
