@@ -8,13 +8,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from trimtab.connect import Connector, Effect, Http, Result, Source, ToolError
+from trimtab.connect import Cache, Connector, Effect, Http, Result, Source, ToolError
 
 connector = Connector(
     name="weather",
     version="1.0.0",
     description="Weather now and for the next days, from Open-Meteo (CC BY 4.0).",
     hosts=("geocoding-api.open-meteo.com", "api.open-meteo.com"),
+    cache=Cache(lifetime=600, stale_if_error=86400),
 )
 
 # WMO code table 4677 as Open-Meteo uses it.

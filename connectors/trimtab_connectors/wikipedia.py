@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from trimtab.connect import Connector, Effect, Http, Result, Source, ToolError
+from trimtab.connect import Cache, Connector, Effect, Http, Result, Source, ToolError
 
 connector = Connector(
     name="wikipedia",
     version="1.0.0",
     description="Looks things up in Wikipedia (texts CC BY-SA 4.0).",
     hosts=("*.wikipedia.org",),
+    cache=Cache(lifetime=3600, stale_if_error=7 * 86400),
 )
 
 LICENSE = "Wikipedia, CC BY-SA 4.0"

@@ -110,7 +110,7 @@ class Line:
         self, declared: Declaration, arguments: Mapping[str, Any], secrets: Secrets, made: list[Http]
     ) -> ToolOutcome:
         until = asyncio.get_running_loop().time() + declared.timeout
-        setup = self._setup(secrets)
+        setup = self._setup(secrets, declared)
         async with self.bulkhead.place():
             if not declared.http_parameters:
                 # It may hold the key all the same, and say it.
@@ -128,7 +128,7 @@ class Line:
             finally:
                 await transport.aclose()
 
-    def _setup(self, secrets: Secrets) -> Setup:
+    def _setup(self, secrets: Secrets, declared: Declaration) -> Setup:
         return Setup(
             self.connector.name,
             self.connector.options,
@@ -136,6 +136,7 @@ class Line:
             secret=self._options.secret,
             secret_names=secret_names(self.connector.auth),
             secrets=secrets,
+            call_key=_call_key(declared.dotted),
         )
 
     async def _http(

@@ -43,6 +43,7 @@ class Setup:
         secret: Callable[[str], SecretStr | None] = lambda name: None,
         secret_names: tuple[str, ...] = (),
         secrets: Secrets | None = None,
+        call_key: str = "",
     ) -> None:
         self._name = name
         self._options = options
@@ -50,6 +51,8 @@ class Setup:
         self._secret = secret
         self._secret_names = secret_names
         self._secrets = secrets if secrets is not None else Secrets()
+        self.call_key = call_key
+        """The same when a call is run again after a crash, for services that recognise what they were sent before."""
 
     def get(self, option: str) -> str:
         """Its value, or its default."""
