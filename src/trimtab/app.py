@@ -24,29 +24,34 @@ from langchain_core.tools import BaseTool
 from sqlalchemy import Connection
 
 from trimtab.align.jobs import Jobs
+from trimtab.auditing import Audit
 from trimtab.connect.call_log import CallLog
 from trimtab.connect.conformance.badge import Badges
 from trimtab.connect.discovery import in_file
 from trimtab.connect.mcp import Book, Servers, Ways
 from trimtab.connect.openapi import Imports
+from trimtab.connect.standing import read_only
 from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox, from_environment
 from trimtab.connect.vault import kept_in
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
 from trimtab.domain.ownership import FolderLock
+from trimtab.domain.tool import Effect, ToolInfo
 from trimtab.gathering import Reading
 from trimtab.orchestrator.best_of import MOST
 from trimtab.orchestrator.calls import Toolset
 from trimtab.orchestrator.hub import Hub, Logged
+from trimtab.orchestrator.policy import Wish
 from trimtab.orchestrator.runner import Runner
+from trimtab.orchestrator.shortlist import Shortlist
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
 from trimtab.registry.registry import Registry
 from trimtab.replays import Replays
 from trimtab.reward import RewardModels
 from trimtab.second_answers import SecondAnswers
 from trimtab.settings import Settings
-from trimtab.store import people, runners, threads, turns
+from trimtab.store import consents, people, runners, threads, turns
 from trimtab.store.database import Database
 from trimtab.store.encoding import whole
 from trimtab.store.history import Histories
@@ -114,6 +119,32 @@ class StoredLog:
         return turns.wait_if_undecided(connection, turn["id"])
 
 
+class Permits:
+    """The orchestrator's `Policy`: badges as the toolbox sees them, and what people have remembered."""
+
+    def __init__(self, database: Database, toolbox: Toolbox) -> None:
+        self._database = database
+        self._toolbox = toolbox
+
+    async def refusal(self, info: ToolInfo) -> str:
+        if info.effect is Effect.READ:
+            return ""
+        try:
+            status = await asyncio.to_thread(self._toolbox.connector, info.connector)
+        except NotFound:  # a tool of the caller's own, which no connector stands behind
+            return ""
+        if status.standing.vouched:
+            return ""
+        dotted = next((tool.name for tool in status.tools if tool.info.name == info.name), info.name)
+        return read_only(status.name, dotted, info.effect, status.standing).message
+
+    async def remembered(self, wish: Wish) -> str:
+        call = consents.Asked(wish.connector, wish.tool, wish.definition, wish.arguments)
+        return await self._database.write(
+            consents.claim, wish.owner, call, turn=wish.turn, tainted=wish.tainted, used=wish.used
+        )
+
+
 class Trimtab:
     """One running installation. Make it with `Trimtab.open`."""
 
@@ -141,6 +172,7 @@ class Trimtab:
         self.embedder = embedder
         self.served = served
         self.hub = Hub()
+        self.audit = Audit(database)
         self._histories = Histories()
         self.rewards = RewardModels(Jobs(settings.jobs_dir), database, settings.logs_dir)
         self.orchestrator = Orchestrator(
@@ -158,6 +190,8 @@ class Trimtab:
                 deadline=settings.turn_seconds,
             ),
             prefer=self.rewards,
+            policy=Permits(database, toolbox),
+            shortlist=Shortlist(embedder),
         )
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
         given = Voice("", profile.name, model, served.bare if served else model, profile)
@@ -314,6 +348,8 @@ class Trimtab:
         """Do ahead what the first question to a model would otherwise wait for."""
         if warm := getattr(model, "warm", None):
             warm(self.tools())
+        if self.profile.tools == "native" and self.orchestrator.shortlist is not None:
+            self.orchestrator.shortlist.warm(self.tools())
 
     def speaking(self, thread_id: str | None = None) -> Orchestrator:
         """The orchestrator with the version of the model that answers in this thread."""
@@ -395,16 +431,44 @@ class Trimtab:
         return how
 
     async def decide(
-        self, owner: str, approval_id: str, decision: str, *, digest: str, arguments: Mapping[str, Any] | None = None
+        self,
+        owner: str,
+        approval_id: str,
+        decision: str,
+        *,
+        digest: str,
+        arguments: Mapping[str, Any] | None = None,
+        remember: consents.Remember | None = None,
     ) -> dict[str, Any]:
-        """Approve or reject a call that waits; the turn goes on. Returns the turn."""
+        """Approve or reject a call that waits; the turn goes on. Returns the turn.
+
+        With `remember` calls like it run unasked from now on, as far as `store.consents` says.
+
+        Raises:
+            Conflict, NotFound: it was decided, has expired, is not what was shown, or is somebody else's.
+            InvalidInput: the arguments do not fit, or it cannot be remembered like this.
+        """
         if decision not in ("approve", "reject"):
             raise InvalidInput(f"A decision is 'approve' or 'reject', not {decision!r}.")
-        if arguments is not None:
+        if remember is not None and decision != "approve":
+            raise InvalidInput("Only an approval can be remembered.")
+        definition = ""
+        if arguments is not None or remember is not None:
             pending = await self.database.read(turns.approval, owner, approval_id)
-            if fault := Toolset(self.tools()).fault(pending["tool"], arguments):
+            toolset = Toolset(self.tools())
+            if arguments is not None and (fault := toolset.fault(pending["tool"], arguments)):
                 raise InvalidInput(fault)
-        turn = await self.database.write(turns.decide, owner, approval_id, decision, digest=digest, arguments=arguments)
+            definition = toolset.definition(pending["tool"])
+        turn = await self.database.write(
+            turns.decide,
+            owner,
+            approval_id,
+            decision,
+            digest=digest,
+            arguments=arguments,
+            remember=remember,
+            definition=definition,
+        )
         await self._publish(turn)
         await self._go_on(turn)
         return await self.database.read(turns.get, owner, turn["id"])

@@ -15,6 +15,7 @@ from sqlalchemy import update
 from scripted_app import Desk, app_with, follow, new_thread, only, post
 from trimtab.app import Trimtab
 from trimtab.connect import Connector, Effect
+from trimtab.connect.standing import CALLER
 from trimtab.domain import events as ev
 from trimtab.domain.errors import Unavailable
 from trimtab.llm.scripted import Say, call
@@ -30,6 +31,7 @@ class Slow:
         self.began: list[str] = []
         self.ended: list[str] = []
         self.connector = Connector(name="slow", version="1", description="Slow things.")
+        self.connector.standing = CALLER  # type: ignore[attr-defined]  # as if its badge were current
 
         async def wipe(folder: Annotated[str, "Which folder"] = "nothing") -> str:
             """Wipe a folder."""

@@ -58,7 +58,9 @@ async def call(app: App, caller: Known, name: str, body: HandCall) -> dict[str, 
             f"'{tool.name}' changes something outside ({tool.info.effect}). Send \"confirm\": true to run it."
         )
     began = time.monotonic()
-    outcome = await app.toolbox.call(tool.name, body.arguments)
+    outcome = await app.audit.run(
+        caller.id, "hand", tool.info, body.arguments, lambda: app.toolbox.call(tool.name, body.arguments)
+    )
     return {**asdict(outcome), "seconds": round(time.monotonic() - began, 4)}
 
 

@@ -6,6 +6,7 @@ The SDK is imported, and its sessions begin, with the first request that has a k
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from trimtab.app import Trimtab
 from trimtab.domain.errors import Forbidden, TrimtabError, Unavailable
+from trimtab.orchestrator.calls import info_of
 
 from . import guard
 from .access import Caller, Gate
@@ -25,6 +27,7 @@ from .access import Caller, Gate
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+    from trimtab.auditing import Audit
     from trimtab.connect.toolbox import Toolbox
     from trimtab.retrieval import Library
 
@@ -37,10 +40,11 @@ IDLE_SECONDS = 1800.0
 class Own:
     """Documents and connectors of this process, for one person. `library` None: documents are switched off."""
 
-    def __init__(self, toolbox: Toolbox, library: Library | None, owner: str) -> None:
+    def __init__(self, toolbox: Toolbox, library: Library | None, owner: str, audit: Audit) -> None:
         self._toolbox = toolbox
         self._library = library
         self._owner = owner
+        self._audit = audit
 
     @property
     def has_documents(self) -> bool:
@@ -59,7 +63,9 @@ class Own:
         return [asdict(d) for d in await asyncio.to_thread(self._opened.documents, self._owner)]
 
     async def call(self, offer: Offer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return asdict(await self._toolbox.call(offer.dotted, arguments))
+        info = info_of(self._toolbox.tool(offer.dotted))
+        call = functools.partial(self._toolbox.call, offer.dotted, arguments)
+        return asdict(await self._audit.run(self._owner, "mcp", info, arguments, call))
 
     @property
     def _opened(self) -> Library:
@@ -139,7 +145,7 @@ class Face:
         return left
 
     def _desk(self, ctx: Any) -> Own:
-        return Own(self._app.toolbox, self._app.library, ctx.request.state.caller.id)
+        return Own(self._app.toolbox, self._app.library, ctx.request.state.caller.id, self._app.audit)
 
     async def _ready(self) -> StreamableHTTPSessionManager:
         async with self._first:

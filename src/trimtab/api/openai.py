@@ -171,8 +171,13 @@ async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerat
     turn = _turn(owner, body, (await app.several(Ask(best_of=body.best_of))).best_of or 1)
     small, hold, held = app.profile.grounding == "quote", False, ""
     compared: ev.AnswersCompared | None = None
+    requests: dict[str, ev.ToolRequested] = {}
     async with contextlib.aclosing(app.speaking().run(turn)) as events:
         async for event in events:
+            if isinstance(event, ev.ToolRequested):
+                requests[event.call_id] = event
+            elif isinstance(event, ev.ToolFinished):
+                await app.audit.of_event(owner, "openai", turn.id, requests[event.call_id], event)
             match event:
                 case ev.PassagesFound(used=True) | ev.ToolFinished():
                     hold = small

@@ -19,6 +19,7 @@ from trimtab.labelling import Labelling
 
 from . import (
     align,
+    audit,
     connectors,
     connectors_auth,
     connectors_mcp,
@@ -90,6 +91,7 @@ def create_app(app: Trimtab) -> FastAPI:
         connectors_mcp,
         learn,
         align,
+        audit,
     ):
         web.include_router(part.router)
     web.router.routes.append(assistants.route())

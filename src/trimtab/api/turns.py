@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from trimtab.app import Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, Unauthenticated
 from trimtab.orchestrator.runner import POLL_SECONDS
-from trimtab.store import threads, turns
+from trimtab.store import consents, threads, turns
 
 from . import sse
 from .access import App, Gate, Known, gate_of, public
@@ -30,10 +31,19 @@ LONGEST_WAIT = 25.0
 END = (ev.TurnFinished.type, ev.TurnFailed.type)
 
 
+class Remembering(Body):
+    """`free` names the arguments that may be anything from now on."""
+
+    free: list[str] = Field(default=[], max_length=100)
+    days: float = Field(default=consents.DAYS, gt=0, le=consents.MOST_DAYS)
+    when_tainted: bool = False
+
+
 class Decision(Body):
     decision: Literal["approve", "reject"]
     digest: str
     arguments: dict[str, Any] | None = None
+    remember: Remembering | None = None
 
 
 @router.get("/turns/{turn_id}")
@@ -153,7 +163,28 @@ async def approvals(app: App, caller: Known) -> dict[str, Any]:
     return {"approvals": [public(row, "status", "decided_at") for row in rows]}
 
 
+@router.get("/approvals/remembered")
+async def remembered(app: App, caller: Known) -> dict[str, Any]:
+    """What runs unasked for this person."""
+    rows = await app.database.read(consents.listed, caller.id)
+    return {"remembered": rows}
+
+
+@router.delete("/approvals/remembered/{consent_id}")
+async def revoke(app: App, caller: Known, consent_id: str) -> dict[str, Any]:
+    return await app.database.write(consents.revoke, caller.id, consent_id)
+
+
 @router.post("/approvals/{approval_id}")
 async def decide(app: App, caller: Known, approval_id: str, body: Decision) -> dict[str, Any]:
-    turn = await app.decide(caller.id, approval_id, body.decision, digest=body.digest, arguments=body.arguments)
+    how = body.remember
+    remember = consents.Remember(frozenset(how.free), how.days, how.when_tainted) if how else None
+    turn = await app.decide(
+        caller.id,
+        approval_id,
+        body.decision,
+        digest=body.digest,
+        arguments=body.arguments,
+        remember=remember,
+    )
     return public(turn, "options", "runner")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from trimtab.cli import connectors_auth, connectors_check, connectors_mcp, connectors_openapi
+from trimtab.cli import connectors_auth, connectors_check, connectors_mcp, connectors_openapi, connectors_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, switch and try the connectors.")
 connectors_check.register(app)
 connectors_auth.register(app)
+connectors_policy.register(app)
 app.add_typer(connectors_mcp.app, name="mcp")
 app.add_typer(connectors_openapi.app, name="import")
 
@@ -96,7 +97,7 @@ def call(
     arguments = _arguments(arg or [], status.schema)
     if status.info.effect != "read" and not yes:
         typer.confirm(f"{status.name} is declared '{status.info.effect}': it changes something. Call it?", abort=True)
-    outcome = asyncio.run(_called(toolbox, status.name, arguments, deck))
+    outcome = asyncio.run(_called(toolbox, status, arguments, deck, asks=replay is None))
     if as_json:
         _echo(asdict(outcome))
         return
@@ -106,10 +107,18 @@ def call(
 
 
 async def _called(
-    toolbox: Toolbox, tool: str, arguments: Mapping[str, Any], deck: connectors_check.Deck
+    toolbox: Toolbox, tool: ToolStatus, arguments: Mapping[str, Any], deck: connectors_check.Deck, *, asks: bool
 ) -> ToolOutcome:
+    """`asks`: a service is asked, so that the call is written down."""
+
+    async def run() -> ToolOutcome:
+        return await deck.play(tool.name, arguments, toolbox.call(tool.name, arguments))
+
     try:
-        return await deck.play(tool, arguments, toolbox.call(tool, arguments))
+        if not asks:
+            return await run()
+        with connectors_policy.audited(tool.info, arguments) as audit:
+            return await audit(run)
     finally:
         await toolbox.aclose()
 

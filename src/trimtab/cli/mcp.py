@@ -70,16 +70,21 @@ async def _desk(settings: Settings, *, documents: bool) -> AsyncIterator[Desk]:
 
 async def _local(settings: Settings, stack: AsyncExitStack, *, documents: bool) -> Desk:
     from trimtab.api.mcp import Own
-    from trimtab.app import open_servers, open_toolbox
+    from trimtab.app import LOCAL_USER, open_database, open_servers, open_toolbox
+    from trimtab.auditing import Audit
     from trimtab.cli.ingest import local_library
+    from trimtab.store import people
 
-    library, owner = None, ""
+    library = None
     if documents:
-        library, owner = await asyncio.to_thread(stack.enter_context, local_library(settings))
+        library, _ = await asyncio.to_thread(stack.enter_context, local_library(settings))
+    database = await asyncio.to_thread(open_database, settings)
+    stack.callback(database.close)
+    owner = await database.write(people.ensure_user, LOCAL_USER)
     toolbox = open_toolbox(settings)
     stack.push_async_callback(toolbox.aclose)
     open_servers(settings, toolbox)
-    return Own(toolbox, library, owner)
+    return Own(toolbox, library, owner, Audit(database))
 
 
 class _Remote:

@@ -119,10 +119,14 @@ class ToolsConsidered(Event):
 
     type: ClassVar[str] = "tools.considered"
     strategy: str
-    """``"native"`` (the model was shown them all) or ``"guided"`` (the router decided)."""
+    """``"native"`` (the model was shown those offered) or ``"guided"`` (the router decided)."""
     offered: tuple[Considered, ...]
     chosen: tuple[str, ...] = ()
     threshold: float | None = None
+    left_out: tuple[Considered, ...] = ()
+    """Of the tools that were not offered, those that came nearest."""
+    installed: int = 0
+    """How many there were to choose from."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ class ApprovalDecided(Event):
     decision: str
     """``"approve"``, ``"reject"`` or ``"expired"``."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    remembered: bool = False
+    """Nobody was asked: `approval_id` is that of an approval the person had remembered."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Tool calls: read from the model, validated, allowed or not, run, and told about.
 
-Nothing runs before its arguments fit the tool's closed schema. Only `Effect.READ` runs without a person's approval;
-a tool without a declaration counts as writing. Results are text for the model and a card for the person.
+Nothing runs before its arguments fit the tool's closed schema. Only `Effect.READ` runs without a person's approval
+(given now, or remembered: `policy.py`); a tool without a declaration counts as writing. Results are text for the model
+and a card for the person.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import operator
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +32,9 @@ from . import direct
 
 RESULT_LIMIT = 8_000
 """Characters of a result that are kept and shown to the model."""
+SUBSETS_KEPT = 32
+NAMED = 40
+"""Tools that an error names at most."""
 
 
 def info_of(tool: BaseTool) -> ToolInfo:
@@ -46,6 +53,7 @@ class Toolset:
         self._given = tuple(tools)
         self._validators: dict[str, Draft202012Validator] = {}
         self._bound: tuple[BaseChatModel, Runnable[Any, Any]] | None = None
+        self._some: OrderedDict[tuple[str, ...], Toolset] = OrderedDict()
 
     def same(self, tools: Sequence[BaseTool]) -> bool:
         """Whether these are the very tools this was made of."""
@@ -57,6 +65,18 @@ class Toolset:
             self._bound = model, model.bind_tools(self._given)
         return self._bound[1]
 
+    def only(self, names: Sequence[str]) -> Toolset:
+        """The tools of these names, in this set's order; the same object for the same names, while it is kept."""
+        wanted = frozenset(names)
+        key = tuple(name for name in self.tools if name in wanted)
+        if len(key) == len(self.tools):
+            return self
+        some = self._some.pop(key, None) or Toolset([self.tools[name] for name in key])
+        self._some[key] = some
+        while len(self._some) > SUBSETS_KEPT:
+            self._some.popitem(last=False)
+        return some
+
     def schema(self, name: str) -> Mapping[str, Any]:
         """The arguments' JSON schema, closed: what it does not name is refused, whether or not the tool says so."""
         parameters = convert_to_openai_tool(self.tools[name])["function"].get("parameters", {})
@@ -65,7 +85,9 @@ class Toolset:
     def fault(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What is wrong with a call, for the model and the person to read; empty when nothing is."""
         if name not in self.tools:
-            return f"There is no tool named '{name}'. The tools are: {', '.join(sorted(self.tools)) or 'none'}."
+            known = sorted(self.tools)
+            more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
+            return f"There is no tool named '{name}'. The tools are: {', '.join(known[:NAMED]) or 'none'}{more}."
         if name not in self._validators:
             self._validators[name] = Draft202012Validator(self.schema(name))
         problems = sorted(self._validators[name].iter_errors(arguments), key=lambda e: list(e.path))
@@ -84,6 +106,15 @@ class Toolset:
         tool = self.tools.get(name)
         return info_of(tool).effect if tool else Effect.READ
 
+    def definition(self, name: str) -> str:
+        """A digest of what a tool says of itself: what it is called, does and takes. Empty for an unknown one."""
+        tool = self.tools.get(name)
+        if tool is None:
+            return ""
+        info = info_of(tool)
+        said = [name, info.connector, info.effect, tool.description, self.schema(name)]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
 
 @dataclass
 class Call:
@@ -92,6 +123,8 @@ class Call:
     request: ToolRequested
     approval_id: str = ""
     decision: str = ""
+    remembered: str = ""
+    """The remembered approval that decided it, where nobody was asked."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What will be run: as requested, or as the person edited it."""
     result: ToolFinished | None = None

@@ -8,6 +8,7 @@ message between delimiters that nobody can guess, never in the system text.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from trimtab.domain.passage import Passage
@@ -30,15 +31,24 @@ VERSION = hashlib.sha256("\0".join((SYSTEM, QUOTE, WRITE)).encode()).hexdigest()
 
 
 def numbered(passages: Sequence[Passage], mark: str) -> str:
-    """Passages as a numbered list of data blocks; `mark` is this turn's random delimiter."""
+    """Passages as a numbered list of data blocks; `mark` is this turn's random delimiter. A title is as much from
+    outside as the text below it."""
     blocks = []
     for number, passage in enumerate(passages, 1):
         title = " › ".join((passage.name, *passage.heading))
-        blocks.append(f"[{number}] {title}\n{as_data(passage.text, mark)}")
+        inside = f"{title}\n{passage.text}"
+        blocks.append(f"[{number}]\n{as_data(inside, mark)}")
     return "\n".join(blocks)
 
 
+_TAG = re.compile(r"<(?=[\W_]*data)", re.IGNORECASE)
+
+
 def as_data(text: str, mark: str) -> str:
-    """Outside text between delimiters; anything in it that looks like a delimiter is taken out."""
-    clean = text.replace("</data", "<\u200b/data").replace("<data", "<\u200bdata")
+    """Outside text between delimiters that it cannot forge.
+
+    `mark` is random, and taken out where the text has it all the same: a model may have been talked into sending it
+    to a service that repeats it. What only looks like a delimiter is broken as well.
+    """
+    clean = _TAG.sub("<\u200b", re.sub(re.escape(mark), "", text, flags=re.IGNORECASE))
     return f"<data {mark}>\n{clean}\n</data {mark}>"

@@ -37,12 +37,17 @@ from . import answer, direct, grounding, prompts
 from .best_of import Prefer, Samples, options_of
 from .calls import Call, Toolset, execute, finished, info_of
 from .context import Past
+from .policy import AskEachTime, Policy, Wish
+from .shortlist import Picked, Shortlist
 
 ASKS = "trimtab_asks"
 """Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
 
 READERS = 6
 """Calls that only read and run at the same time."""
+
+TOLD = 24
+"""Tools that a turn says it has looked at, and as many again of those that came next."""
 
 PHRASING: dict[str, Any] = {"temperature": 0.0, "max_tokens": 64, "stop": ["\n"]}
 """How a small model is asked to word something: greedily, and one paragraph. What it adds after that is made up."""
@@ -102,7 +107,7 @@ class _State:
     """The turn as its events tell it."""
 
     started: float
-    mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
     """Delimits outside text for the whole turn: the same in each request, so that the engine's cache serves it."""
     passages: tuple[Passage, ...] = ()
     searched: bool = False
@@ -114,6 +119,8 @@ class _State:
     finish_reason: str = "stop"
     past: Past | None = None
     toolset: Toolset = field(default_factory=lambda: Toolset(()))
+    picked: Picked | None = None
+    """Which of the tools the model is shown, where there are too many to show them all."""
     listened: bool = field(default_factory=direct.listened)
 
     def note(self, event: ev.Event) -> None:
@@ -128,6 +135,7 @@ class _State:
             case ev.ApprovalDecided():
                 call = self._call(event.call_id)
                 call.decision = event.decision
+                call.remembered = event.approval_id if event.remembered else ""
                 if event.decision == "approve":
                     call.arguments = event.arguments  # what the person saw or wrote, even if that is nothing
             case ev.ToolFinished():
@@ -153,6 +161,8 @@ class _State:
 
     @property
     def tainted(self) -> bool:
+        """Whether anything from outside has been read in this turn: from now on no remembered approval counts, unless
+        it was given for that."""
         return bool(self.passages) or any(r.untrusted for r in self.results)
 
     @property
@@ -173,6 +183,8 @@ class Orchestrator:
         count_tokens: TokenCounter | None = None,
         limits: Limits = Limits(),
         prefer: Prefer | None = None,
+        policy: Policy = AskEachTime(),
+        shortlist: Shortlist | None = None,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -181,6 +193,8 @@ class Orchestrator:
         self.count = count_tokens or (lambda texts: [len(t) // 3 + 1 for t in texts])
         self.limits = limits
         self.prefer = prefer
+        self.policy = policy
+        self.shortlist = shortlist
         self._last_toolset = Toolset(())
 
     def speaking(self, model: BaseChatModel, profile: Profile) -> Orchestrator:
@@ -222,7 +236,8 @@ class Orchestrator:
             if state.calls and self.profile.grounding == "quote":
                 break
             before = len(state.calls)
-            offered = toolset if step < self.limits.steps else Toolset(())  # the last word is an answer
+            shown = await self._shown(turn, state, toolset)
+            offered = shown if step < self.limits.steps else Toolset(())  # the last word is an answer
             async for event in self._ask(turn, state, offered, best):
                 yield event
             if len(state.calls) == before:
@@ -241,6 +256,16 @@ class Orchestrator:
         if not self._last_toolset.same(tools):
             self._last_toolset = Toolset(tools)
         return self._last_toolset
+
+    async def _shown(self, turn: Turn, state: _State, toolset: Toolset) -> Toolset:
+        """The tools that the model is shown: all of them, or those nearest to the question, chosen once a turn so that
+        the prompt stays the same from request to request. What was called stays."""
+        if self.shortlist is None or self.profile.tools != "native" or len(toolset.tools) <= self.shortlist.enough:
+            return toolset
+        if state.picked is None:
+            query = answer.standalone(turn.question, turn.history)
+            state.picked = await asyncio.to_thread(self.shortlist.pick, list(toolset.tools.values()), query)
+        return toolset.only([*state.picked.names, *(c.request.tool for c in state.calls)])
 
     # ------------------------------------------------------------------ looking things up
 
@@ -308,10 +333,10 @@ class Orchestrator:
                     yield event
         state.spent["model"] += time.monotonic() - began
         state.usage += _usage(message)
-        considered = _considered(message, toolset, self.profile.tools)
+        considered = _considered(message, toolset, self.profile.tools, state.picked)
         if considered and (considered.chosen or not state.calls):  # after results, only what is new
             yield considered
-        for event in self._requests(message, toolset, step=len({c.request.step for c in state.calls})):
+        for event in self._requests(message, state.toolset, step=len({c.request.step for c in state.calls})):
             yield event
         called = message.tool_calls or message.invalid_tool_calls
         if quoting and not called and not asks:
@@ -452,11 +477,18 @@ class Orchestrator:
                     "The person did not allow this." if call.decision == "reject" else "Nobody approved this in time."
                 )
                 yield finished(call.request, ev.CallStatus.REJECTED, text)
+            elif refusal := await self.policy.refusal(info_of(toolset.tools[call.request.tool])):
+                yield finished(call.request, ev.CallStatus.ERROR, refusal)
             elif not turn.can_approve:
                 text = "This changes something outside and needs a person's approval, which cannot be given here."
                 yield finished(call.request, ev.CallStatus.REJECTED, text)
             elif not call.approval_id:
-                yield self._approval(call, state)
+                if known := await self.policy.remembered(self._wish(turn, state, toolset, call)):
+                    asked = call.request.call_id
+                    yield ev.ApprovalDecided(known, asked, "approve", call.arguments, remembered=True)
+                    ready.append(call)
+                else:
+                    yield self._approval(call, state)
         readers = [c for c in ready if toolset.effect(c.request.tool) is Effect.READ]
         if len(readers) > 1:
             room = asyncio.Semaphore(READERS)
@@ -470,6 +502,20 @@ class Orchestrator:
         for call in ready:  # what has effects runs alone and in order
             if len(readers) == 1 or call not in readers:
                 yield await execute(toolset, call, listened=state.listened)
+
+    @staticmethod
+    def _wish(turn: Turn, state: _State, toolset: Toolset, call: Call) -> Wish:
+        return Wish(
+            owner=turn.owner,
+            turn=turn.id,
+            connector=call.request.connector,
+            tool=call.request.tool,
+            definition=toolset.definition(call.request.tool),
+            effect=toolset.effect(call.request.tool),
+            arguments=call.arguments,
+            tainted=state.tainted,
+            used=frozenset(c.remembered for c in state.calls if c.remembered),
+        )
 
     def _approval(self, call: Call, state: _State) -> ev.ApprovalNeeded:
         effect = call.request.effect
@@ -575,13 +621,26 @@ def _usage(message: AIMessage) -> ev.Usage:
     return ev.Usage(usage["input_tokens"], usage["output_tokens"], cached or 0)
 
 
-def _considered(message: AIMessage, toolset: Toolset, strategy: str) -> ev.ToolsConsidered | None:
+def _considered(
+    message: AIMessage, toolset: Toolset, strategy: str, picked: Picked | None
+) -> ev.ToolsConsidered | None:
     routing = message.response_metadata.get("trimtab_routing")
     chosen = tuple(c["name"] for c in message.tool_calls)
     if routing:
         offered = tuple(ev.Considered(o["name"], float(o["score"]), str(o["reason"])) for o in routing["offered"])
-        return ev.ToolsConsidered("guided", offered, tuple(routing["chosen"]), routing.get("threshold"))
+        called = tuple(routing["chosen"])
+        shown = tuple(one for rank, one in enumerate(offered) if rank < TOLD or one.name in called)  # best first
+        left = tuple(one for one in offered[TOLD : 2 * TOLD] if one.name not in called)
+        return ev.ToolsConsidered("guided", shown, called, routing.get("threshold"), left, len(offered))
     if not toolset.tools:
         return None
-    reasons = ((name, "called by the model" if name in chosen else "not called by the model") for name in toolset.tools)
-    return ev.ToolsConsidered(strategy, tuple(ev.Considered(n, 1.0, why) for n, why in reasons), chosen)
+    scores = picked.scores if picked else {}
+    told = tuple(
+        ev.Considered(
+            name, scores.get(name, 1.0), "called by the model" if name in chosen else "not called by the model"
+        )
+        for name in toolset.tools
+    )
+    left = tuple(one for one in picked.left_out if one.name not in toolset.tools) if picked else ()
+    installed = picked.installed if picked else len(told)
+    return ev.ToolsConsidered(strategy, told, chosen, None, left, installed)

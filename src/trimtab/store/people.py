@@ -32,6 +32,11 @@ def ensure_user(connection: Connection, name: str) -> str:
     return user_id
 
 
+def names(connection: Connection) -> dict[str, str]:
+    """Everybody's name, by id."""
+    return {row.id: row.name for row in connection.execute(select(users.c.id, users.c.name))}
+
+
 def create_key(connection: Connection, user: str, name: str, *, key: str | None = None) -> str:
     """A new key for the user named `user`; returns the key itself, which cannot be read again."""
     if key is not None and len(key) < 16:

@@ -135,6 +135,47 @@ approvals = Table(
     Column("decided_at", Float),
 )
 
+# Approvals that a person remembered for calls like one they approved; see `consents.py`.
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("owner_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("connector", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("definition", String(64), nullable=False),  # what the tool said of itself then
+    Column("effect", String(16), nullable=False),
+    Column("fixed", JSON, nullable=False),  # arguments that must be the same, by name
+    Column("free", JSON, nullable=False),  # names of those that may be anything
+    Column("when_tainted", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("revoked_at", Float),
+    Column("used_at", Float),
+    Column("uses", Integer, nullable=False),
+)
+
+# Every call of a tool, each row with the digest of the row before it; see `audit.py`. No row is ever changed or
+# deleted (triggers see to it), also when the thread or the person is: it holds no text of theirs.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("owner_id", String(40), nullable=False),
+    Column("via", String(16), nullable=False),
+    Column("turn_id", String(40), nullable=False),
+    Column("call_id", String(120), nullable=False),
+    Column("connector", String(120), nullable=False),
+    Column("tool", String(200), nullable=False),
+    Column("arguments_digest", String(64), nullable=False),
+    Column("effect", String(16), nullable=False),
+    Column("approval_id", String(40), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
 feedback = Table(
     "feedback",
     metadata,

@@ -18,9 +18,9 @@ from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
-from . import prepared
+from . import audit, consents, prepared
 from . import threads as _threads
-from .encoding import dumps, of_event
+from .encoding import of_event
 from .schema import approvals, events, messages, threads, turns
 
 ORPHAN_SECONDS = 30.0
@@ -169,6 +169,8 @@ def _apply(
                     expires_at=event.expires_at,
                 )
             )
+        case ev.ToolFinished():
+            audit.of_turn(connection, turn, wire)
         case ev.TurnFinished():
             made_by = {key: wire[key] for key in ("citations", "usage", "timing", "lineage")}
             _settle(connection, turn, event.status, wire["text"], now, **made_by)
@@ -285,7 +287,7 @@ def _interrupt(connection: Connection, turn: Mapping[str, Any]) -> None:
 
 def call_digest(tool: str, arguments: Mapping[str, Any], owner: str) -> str:
     """Binds an approval to this tool, these arguments and this person."""
-    return _threads.text_digest(dumps([tool, dict(arguments), owner], sort=True))
+    return audit.arguments_digest(tool, arguments, owner)
 
 
 def pending_approvals(connection: Connection, owner: str) -> list[dict[str, Any]]:
@@ -320,13 +322,17 @@ def decide(
     *,
     digest: str,
     arguments: Mapping[str, Any] | None = None,
+    remember: consents.Remember | None = None,
+    definition: str = "",
 ) -> dict[str, Any]:
-    """Use an approval, once. `digest` is what the person was shown; with `arguments` they edited the call.
+    """Use an approval, once. `digest` is what the person was shown; with `arguments` they edited the call. With
+    `remember` calls like it, of the tool that says `definition` of itself, are approved from now on.
 
     Returns the turn. The decision is in the log when this returns.
 
     Raises:
         Conflict: decided before, expired, or not the call that was shown.
+        InvalidInput: it cannot be remembered like this. Nothing was decided.
     """
     row = approval(connection, owner, approval_id)
     turn = get(connection, owner, row["turn_id"])
@@ -346,6 +352,9 @@ def decide(
     if not used.rowcount:
         raise Conflict("This approval was already decided. Nothing was done again.")
     final = dict(arguments) if arguments is not None else dict(row["arguments"])
+    if remember is not None and decision == "approve":
+        call = consents.Asked(row["connector"], row["tool"], definition, final)
+        consents.keep(connection, owner, call, row["effect"], remember)
     append(
         connection,
         turn,

@@ -1,0 +1,283 @@
+"""What a person has allowed for later runs unasked, exactly as far as they said, and is written down like any call."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+from typer.testing import CliRunner
+
+from scripted_app import Desk, app_with, asked, follow, new_thread, only, post
+from services import LoopbackServices
+from trimtab.app import Trimtab
+from trimtab.cli.connectors import app as command
+from trimtab.connect import Connector, Effect
+from trimtab.connect.standing import CALLER
+from trimtab.domain.errors import InvalidInput, NotFound, Unavailable
+from trimtab.llm.scripted import call
+from trimtab.store import audit, consents, people, turns
+from trimtab.store.consents import Remember
+
+NEEDED = ("approval.needed",)
+ANY_TEXT = Remember(frozenset({"text"}))
+
+
+@pytest.fixture
+def services() -> Iterator[LoopbackServices]:
+    with LoopbackServices() as running:
+        yield running
+
+
+def note(words: str) -> Any:
+    return call("notes_add", text=words)
+
+
+async def approve(app: Trimtab, question: str, remember: Remember | None = None, **how: Any) -> list[dict[str, Any]]:
+    """Ask, and approve the call that comes of it."""
+    turn = await post(app, question, **how)
+    pending = (await follow(app, turn, until=NEEDED))[-1]
+    assert pending["type"] == "approval.needed"
+    row = await app.database.read(turns.approval, app.owner, pending["approval_id"])
+    await app.decide(app.owner, row["id"], "approve", digest=row["digest"], remember=remember)
+    return await follow(app, turn)
+
+
+async def is_asked(app: Trimtab, question: str, **how: Any) -> bool:
+    """Ask; whether a person is needed. If so the turn is stopped."""
+    turn = await post(app, question, **how)
+    needed = (await follow(app, turn, until=NEEDED))[-1]["type"] == "approval.needed"
+    await app.cancel(app.owner, turn["id"])
+    return needed
+
+
+async def test_what_was_remembered_runs_unasked_until_it_is_revoked(tmp_path: Path, services: LoopbackServices) -> None:
+    script = [note("one"), "Done.", note("two"), "Done.", note("three"), "Done."]
+    async with app_with(script, tmp_path, services=services) as app:
+        await approve(app, "Note one", ANY_TEXT)
+        events = await asked(app, "Note two")
+        (kept,) = await app.database.read(consents.listed, app.owner)
+        await app.database.write(consents.revoke, app.owner, kept["id"])
+        assert await app.database.read(consents.listed, app.owner) == []
+        assert await is_asked(app, "Note three")
+        with pytest.raises(NotFound):
+            await app.database.write(consents.revoke, app.owner, kept["id"])
+        rows = await app.database.read(audit.rows)
+    assert list(services.notes.values()) == ["one", "two"]
+    decided = only(events, "approval.decided")
+    assert (decided["remembered"], decided["approval_id"]) == (True, kept["id"])
+    assert (kept["fixed"], kept["free"], kept["uses"]) == ({}, ["text"], 1)
+    assert rows[0]["approval_id"] == kept["id"]
+
+
+async def test_only_the_same_arguments_are_covered_and_only_for_the_same_person(
+    tmp_path: Path, services: LoopbackServices
+) -> None:
+    async with app_with(
+        [note("milk"), "Done.", note("milk"), "Done.", note("silk")], tmp_path, services=services
+    ) as app:
+        await approve(app, "Note milk", Remember())
+        assert not await is_asked(app, "Note milk again")
+        assert await is_asked(app, "Note silk")
+        other = await app.database.write(people.ensure_user, "other")
+        assert await app.database.read(consents.listed, other) == []
+        kept = (await app.database.read(consents.listed, app.owner))[0]
+        with pytest.raises(NotFound):
+            await app.database.write(consents.revoke, other, kept["id"])
+
+
+async def test_equal_to_python_is_not_the_same(tmp_path: Path) -> None:
+    async with app_with(["."], tmp_path, desk=Desk()) as app:
+        one = consents.Asked("desk", "desk_set", "d", {"n": 1})
+        await app.database.write(consents.keep, app.owner, one, Effect.WRITE, Remember())
+        await post(app, "Hello")
+        for value, covered in ((True, False), (1.0, False), ("1", False), (1, True)):
+            like = consents.Asked("desk", "desk_set", "d", {"n": value})
+            row = (await app.database.read(lambda c: c.execute(text("select id from turns")).one()))[0]
+            assert bool(await app.database.write(consents.claim, app.owner, like, turn=row, tainted=False)) is covered
+        more = consents.Asked("desk", "desk_set", "d", {"n": 1, "force": True})
+        assert not await app.database.write(consents.claim, app.owner, more, turn=row, tainted=False)
+
+
+async def test_once_anything_from_outside_was_read_the_person_is_asked_again(
+    tmp_path: Path, services: LoopbackServices
+) -> None:
+    script = [note("one"), "Done.", call("notes_list_all"), note("two"), "Never said.", note("three"), "Never said."]
+    async with app_with(script, tmp_path, services=services) as app:
+        thread = await new_thread(app)
+        await approve(app, "Note one", ANY_TEXT)
+        assert await is_asked(app, "Read my notes and add one", thread=thread)
+        # What was read may stand in the answer, which the next question of the thread is shown with.
+        model = app.model
+        model.steps = [*model.steps[:4], note("three")]  # type: ignore[attr-defined]
+        assert await is_asked(app, "Note three", thread=thread)
+    assert list(services.notes.values()) == ["one"]
+
+
+async def test_even_after_reading_counts_where_the_person_said_so_and_once_a_turn(
+    tmp_path: Path, services: LoopbackServices
+) -> None:
+    script = [note("done"), "Done.", call("notes_list_all"), note("done"), note("done")]
+    async with app_with(script, tmp_path, services=services) as app:
+        await approve(app, "Note done", Remember(when_tainted=True))
+        assert await is_asked(app, "Read my notes, and note that it is done")
+    assert list(services.notes.values()) == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "how", "why"),
+    [
+        (Effect.WRITE, Remember(frozenset({"text"}), when_tainted=True), "exactly these arguments"),
+        (Effect.IRREVERSIBLE, Remember(frozenset({"text"})), "leave none free"),
+        (Effect.IRREVERSIBLE, Remember(when_tainted=True), "can be undone"),
+        (Effect.WRITE, Remember(frozenset({"colour"})), "has no such argument"),
+        (Effect.WRITE, Remember(days=0), "days"),
+        (Effect.WRITE, Remember(days=3650), "days"),
+    ],
+)
+async def test_what_would_not_be_safe_cannot_be_remembered(
+    tmp_path: Path, effect: Effect, how: Remember, why: str
+) -> None:
+    async with app_with([], tmp_path, desk=Desk()) as app:
+        one = consents.Asked("desk", "desk_stamp", "d", {"text": "x"})
+        with pytest.raises(InvalidInput, match=why):
+            await app.database.write(consents.keep, app.owner, one, effect, how)
+
+
+async def test_an_approval_that_cannot_be_remembered_is_not_given_either(
+    tmp_path: Path, services: LoopbackServices
+) -> None:
+    async with app_with([note("one"), "Done."], tmp_path, services=services) as app:
+        with pytest.raises(InvalidInput):
+            await approve(app, "Note one", Remember(frozenset({"text"}), when_tainted=True))
+        assert [row["status"] for row in await app.approvals()] == ["pending"]
+    assert services.notes == {}
+
+
+async def test_a_tool_that_says_something_else_of_itself_asks_again(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def desk(promise: str) -> Connector:
+        connector = Connector(name="lamp", version="1", description="A lamp.")
+
+        async def switch() -> str:
+            done.append(promise)
+            return "Done."
+
+        switch.__doc__ = promise
+        connector.tool(effect=Effect.WRITE, untrusted=False)(switch)
+        connector.standing = CALLER  # type: ignore[attr-defined]
+        return connector
+
+    script = [call("lamp_switch"), "Done.", call("lamp_switch"), "Done.", call("lamp_switch")]
+    async with app_with(script, tmp_path) as app:
+        app.toolbox.add(desk("Switch the lamp."))
+        await approve(app, "Light", Remember())
+        assert not await is_asked(app, "Light")
+        app.toolbox.remove("lamp")
+        app.toolbox.add(desk("Switch everything."))
+        assert await is_asked(app, "Light")
+    assert done == ["Switch the lamp."] * 2
+
+
+async def test_a_remembered_approval_ends_on_its_day(tmp_path: Path, services: LoopbackServices) -> None:
+    async with app_with([note("one"), "Done.", note("one")], tmp_path, services=services) as app:
+        await approve(app, "Note one", Remember())
+        over = update(consents.consents).values(expires_at=1.0)
+        await app.database.write(lambda c: c.execute(over).rowcount)
+        assert await app.database.read(consents.listed, app.owner) == []
+        assert await is_asked(app, "Note one")
+
+
+async def test_a_connector_without_a_badge_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    connector = Connector(name="lamp", version="1", description="A lamp.")
+
+    @connector.tool(effect=Effect.WRITE)
+    async def switch() -> str:
+        """Switch the lamp."""
+        raise AssertionError("it ran")
+
+    async with app_with([call("lamp_switch"), "It is read-only."], tmp_path) as app:
+        app.toolbox.add(connector)
+        events = await asked(app, "Light")
+    assert "approval.needed" not in [e["type"] for e in events]
+    assert "trimtab connectors check lamp" in only(events, "tool.finished")["text"]
+
+
+# ---------------------------------------------------------------------- the audit log
+
+
+async def test_every_call_is_written_down_with_who_and_how_it_ended(tmp_path: Path, services: LoopbackServices) -> None:
+    script = [call("notes_list_all"), call("notes_add", text=""), note("one"), "Done."]
+    async with app_with(script, tmp_path, services=services) as app:
+        turn = await post(app, "Read, then note")
+        pending = (await follow(app, turn, until=NEEDED))[-1]
+        row = await app.database.read(turns.approval, app.owner, pending["approval_id"])
+        await app.decide(app.owner, row["id"], "approve", digest=row["digest"], arguments={"text": "edited"})
+        await follow(app, turn)
+        rows = await app.database.read(audit.rows, turn=turn["id"])
+        checked = await app.database.read(audit.check, rows[1]["digest"])
+    told = [(r["tool"], r["effect"], r["status"], r["approval_id"]) for r in reversed(rows)]
+    assert told == [
+        ("notes_list_all", "read", "ok", ""),
+        ("notes_add", "write", "invalid", ""),
+        ("notes_add", "write", "ok", row["id"]),
+    ]
+    assert {(r["owner_id"], r["turn_id"], r["via"]) for r in rows} == {(app.owner, turn["id"], "turn")}
+    assert rows[0]["arguments_digest"] == turns.call_digest("notes_add", {"text": "edited"}, app.owner)
+    assert "edited" not in json.dumps(rows)
+    assert (checked["whole"], checked["rows"], checked["noted"]) == (True, 3, True)
+
+
+async def test_no_row_can_be_changed_and_one_that_was_shows(tmp_path: Path, services: LoopbackServices) -> None:
+    script = [call("notes_list_all"), "None."]
+    async with app_with(script, tmp_path, services=services, cycle=True) as app:
+        for _ in range(4):
+            await asked(app, "Read my notes")
+        last = (await app.database.read(audit.rows, limit=1))[0]["digest"]
+        for change in ("DELETE FROM audit_log WHERE seq = 2", "UPDATE audit_log SET status = 'ok'"):
+            with pytest.raises(Unavailable, match="append-only"):
+                await app.database.write(lambda c, change=change: c.execute(text(change)).rowcount)
+        assert (await app.database.read(audit.check))["whole"]
+        path = str(app.database.url.database)
+
+        def tamper(*statements: str) -> None:
+            with sqlite3.connect(path) as raw:
+                raw.execute("DROP TRIGGER IF EXISTS audit_log_no_DELETE")
+                for statement in statements:
+                    raw.execute(statement)
+            raw.close()
+
+        tamper("DELETE FROM audit_log WHERE seq = 4")
+        assert await app.database.read(audit.check, last) == {
+            "whole": True, "rows": 3, "digest": (await app.database.read(audit.rows, limit=1))[0]["digest"],
+            "broken_at": None, "noted": False,
+        }  # fmt: skip
+        tamper("DELETE FROM audit_log WHERE seq = 2")
+        assert (await app.database.read(audit.check))["broken_at"] == 3
+
+
+def test_the_commands_list_revoke_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path))
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(command, list(words))
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.output
+
+    assert "Nothing is remembered" in run("approvals")
+    assert "No call yet" in run("audit")
+    run("call", "calculator.calculate", "--arg", "expression=2+2")
+    shown = run("audit", "calculator")
+    assert "calculator_calculate (read)" in shown
+    assert "local, hand" in shown
+    (row,) = json.loads(run("audit", "--json"))
+    assert "1 rows, none changed" in run("audit", "--check", "--noted", row["digest"])
+    assert "not in the log" in run("audit", "--noted", "0" * 63 + "1")
+    with pytest.raises(NotFound):
+        run("approvals", "--revoke", "con_none")
