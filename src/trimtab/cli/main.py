@@ -14,7 +14,7 @@ import trimtab
 
 COMMANDS = (
     "up", "serve", "ui", "chat", "ask", "ingest", "search", "threads", "feedback", "connectors", "models",
-    "align", "learn", "mcp", "doctor", "config",
+    "align", "learn", "plan", "measure", "mcp", "doctor", "config",
 )  # fmt: skip
 """Modules of `trimtab.cli`, in the order of `--help`. Each has `register(app)`, or an `app` of its own."""
 

@@ -6,6 +6,8 @@ TrimtabError
 ├── Forbidden           403  the key is known, the thing belongs to someone else
 ├── NotFound            404
 ├── Conflict            409  it was already decided, or has changed since
+│   ├── ImpossibleBudget     nothing that was asked for fits on the machine; `detail` has the numbers
+│   └── UnreachableTarget    no measured variant meets a target; `detail` says which and by how much
 ├── TooLarge            413
 ├── TooManyRequests     429  `retry_after` says when to come back
 ├── Unavailable         503  something we depend on is down
@@ -55,6 +57,14 @@ class NotFound(TrimtabError):
 
 class Conflict(TrimtabError):
     code, status = "conflict", 409
+
+
+class ImpossibleBudget(Conflict):
+    code = "impossible_budget"
+
+
+class UnreachableTarget(Conflict):
+    code = "unreachable_target"
 
 
 class TooLarge(TrimtabError):

@@ -54,6 +54,8 @@ def _serve(config: dict[str, Any]) -> Any:
     params.n_batch = params.n_ubatch = config["batch"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config["threads"]
     params.n_gpu_layers = config["gpu_layers"]
+    if kv := config.get("kv_cache"):
+        params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{kv.upper()}")
     params.cache_ram_mib = config["cache_mib"]
     params.endpoint_slots = params.endpoint_metrics = params.endpoint_props = False
     params.ui = False

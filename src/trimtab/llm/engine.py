@@ -93,6 +93,9 @@ class EngineOptions:
     threads: int = field(default_factory=physical_cores)
     batch: int = 256
     """Prompt tokens read in one go. Others' streams and a cancellation wait for at most one such batch."""
+    kv_cache: str = ""
+    """Precision of the keys and values it remembers, by the engine's own name (llamacpp: f16, q8_0, q4_0; openvino: u8,
+    f16, u4); empty is the engine's choice, the first of them."""
     cache_mib: int = 256
     """Memory for prompts of earlier requests, so that a thread's next turn need not be read again."""
     queue: int = 64

@@ -86,6 +86,7 @@ class LlamaCppEngine(SupervisedEngine):
             "batch": options.batch,
             "threads": options.threads,
             "gpu_layers": options.gpu_layers,
+            "kv_cache": options.kv_cache,
             "cache_mib": options.cache_mib,
             "adapters": [str(a) for a in options.adapters],
         }

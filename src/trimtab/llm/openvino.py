@@ -110,6 +110,7 @@ class OpenVinoEngine(SupervisedEngine):
             "batch": options.batch,
             "threads": options.threads,
             "cache_mib": options.cache_mib,
+            "kv_cache": options.kv_cache,
             "queue": options.queue,
             "end_ids": list(self.card.end_ids),
             "adapters": [str(path) for path in self._adapters],

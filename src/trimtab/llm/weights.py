@@ -44,8 +44,11 @@ def prepare(path: Path, cache_dir: Path, on_progress: OnProgress | None = None) 
     return target
 
 
-def rewrite(source: Path, target: Path, kind: str, on_progress: OnProgress | None = None) -> None:
+def rewrite(
+    source: Path, target: Path, kind: str, on_progress: OnProgress | None = None, *, every: bool = False
+) -> None:
     """Write `source` again with its Q4_1 matrices as `kind` (Q8_0, Q4_0, F16...); everything else byte for byte.
+    `every`: with all its matrices as `kind`, whatever they were.
 
     One tensor is in memory at a time. The file gets its name when it is complete.
 
@@ -54,7 +57,7 @@ def rewrite(source: Path, target: Path, kind: str, on_progress: OnProgress | Non
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        _write(source, part, kind, on_progress or (lambda _: None))
+        _write(source, part, kind, on_progress or (lambda _: None), every)
         with part.open("rb+") as done:
             os.fsync(done.fileno())
         os.replace(part, target)
@@ -66,14 +69,14 @@ def rewrite(source: Path, target: Path, kind: str, on_progress: OnProgress | Non
         part.unlink(missing_ok=True)
 
 
-def _write(source: Path, part: Path, kind: str, report: OnProgress) -> None:
+def _write(source: Path, part: Path, kind: str, report: OnProgress, every: bool) -> None:
     import gguf
     import numpy as np
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(part, str(reader.fields["general.architecture"].contents()))
     _copy_values(reader, writer, kind)
-    types = [_new_type(t, gguf.GGMLQuantizationType[kind]) for t in reader.tensors]
+    types = [_new_type(t, gguf.GGMLQuantizationType[kind], every) for t in reader.tensors]
     sizes = [_bytes(t, new) for t, new in zip(reader.tensors, types, strict=True)]
     for tensor, new, size in zip(reader.tensors, types, sizes, strict=True):
         shape = [
@@ -104,8 +107,11 @@ def _copy_values(reader: Any, writer: Any, kind: str) -> None:
         writer.add_key_value(name, contents, value.types[0], sub_type=inner)
 
 
-def _new_type(tensor: Any, wanted: Any) -> Any:
-    return wanted if int(tensor.tensor_type) == _Q4_1 else tensor.tensor_type
+def _new_type(tensor: Any, wanted: Any, every: bool) -> Any:
+    import gguf
+
+    fits = every and len(tensor.shape) > 1 and int(tensor.shape[0]) % gguf.GGML_QUANT_SIZES[wanted][0] == 0
+    return wanted if fits or int(tensor.tensor_type) == _Q4_1 else tensor.tensor_type
 
 
 def _bytes(tensor: Any, kind: Any) -> int:

@@ -48,6 +48,8 @@ class LaneOptions:
     batch: int
     threads: int
     cache_blocks: int
+    kv_cache: str = ""
+    """Precision of keys and values; empty is the plugin's own (u8)."""
 
 
 class Lane:
@@ -65,6 +67,8 @@ class Lane:
         # Enough for every slot at its longest: the pipeline never has to take a block away from a running request.
         scheduler.num_kv_blocks = own + options.slots + options.cache_blocks
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": options.threads}
+        if options.kv_cache:
+            properties["KV_CACHE_PRECISION"] = options.kv_cache
         self.pipe = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
         self._waiting: deque[Ask] = deque()
         self._reading: list[Ask] = []

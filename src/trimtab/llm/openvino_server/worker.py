@@ -84,6 +84,7 @@ class Worker:
             slot_context=config["slot_context"],
             batch=max(BLOCK, config["batch"]),
             threads=config["threads"],
+            kv_cache=config.get("kv_cache", ""),
             cache_blocks=max(8, config["cache_mib"] * (1 << 20) // (BLOCK * token_bytes(self._folder))),
         )
         self._end_ids = config["end_ids"]

@@ -1,0 +1,103 @@
+"""`trimtab measure`: what each variant of the model really does on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trimtab.deploy.campaign import Orders
+    from trimtab.deploy.results import Measured
+    from trimtab.deployment import Deploying
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(measure)
+
+
+def measure(
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan to measure for; else deployment.toml, if it is here.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, max=64, help="Who ask at the same time.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=256)] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=64, help="Questions worked on at once.")] = None,
+    context: Annotated[int | None, typer.Option(min=512, max=131072, help="Tokens of each.")] = None,
+    batch: Annotated[int | None, typer.Option(min=32, max=4096, help="Tokens of a prompt read in one go.")] = None,
+    workload: Annotated[
+        str, typer.Option(help="synthetic, file:PATH (a question a line, or JSON lines), or last:N conversations.")
+    ] = "synthetic",
+    minutes: Annotated[float, typer.Option(min=0.1, help="When they are over nothing new is begun.")] = 15.0,
+    settings: Annotated[bool, typer.Option(help="Try other settings of the best variants, too.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a variant.")] = False,
+) -> None:
+    """Measure speed, memory, disk and quality of the model's variants. Run it again to go on where it was stopped."""
+    from trimtab.cli.plan import deploying
+    from trimtab.deploy import variant as known
+    from trimtab.deployment import own_database, workload_named
+
+    here = deploying(plan)
+    asked = workload_named(workload, lambda: own_database(here.settings))
+    more = ("--workload", workload) + (("--plan", str(plan)) if plan else ())
+    given = {"threads": threads, "slots": slots or users, "context": context, "batch": batch}
+    orders = here.orders(
+        asked,
+        variants=tuple(known.variant(name) for name in variant) if variant else known.STANDARD,
+        knobs=replace(here.knobs, **{name: value for name, value in given.items() if value}),
+        users=users or here.plan.targets.users,
+        seconds=minutes * 60,
+        settings=settings and not variant,
+        again=again,
+        more_words=more,
+    )
+    asyncio.run(_told(here, orders, as_json))
+
+
+async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:
+    from rich.console import Console
+
+    from trimtab.cli.show import plain
+    from trimtab.deploy.campaign import Began, Done, LeftOut, run
+
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{here.variants.facts.name} on {here.machine.fingerprint}; at most {orders.seconds / 60:.0f} minutes"
+    )
+    async for step in run(orders, here.variants, here.results):
+        match step:
+            case Began():
+                left = f"{step.left_seconds / 60:.0f} minutes left"
+                console.print(f"[{step.number}/{step.of}] {step.candidate.name} … ({left})", markup=False, style="dim")
+            case Done(row=row):
+                if as_json:
+                    typer.echo(json.dumps(asdict(row), default=str))
+                else:
+                    _say(console, row, step.before)
+            case LeftOut():
+                console.print(plain(f"{step.candidate.name}: {step.reason}"), markup=False, style="yellow")
+    if not as_json:
+        console.print("Now choose: trimtab plan choose")
+
+
+def _say(console: Console, row: Measured, before: bool) -> None:
+    """A row in words, and how to repeat it."""
+    together, quality = row.together, row.quality
+    noise = "; the machine was busy" if row.load_before > 0.5 else ""
+    lost = f", perplexity {quality.perplexity.value:.2f}, loss {quality.loss.value:+.1%}" if quality else ""
+    size = f"{row.memory / 1e6:.0f} MB (estimated {row.estimated_memory / 1e6:.0f})"
+    disk = f"disk {row.disk / 1e6:.1f} MB (estimated {row.estimated_disk / 1e6:.1f})"
+    speed = f"{row.alone.rate.value:.0f} tokens/s alone, {together.total:.0f} for {together.users}"
+    typer.echo(
+        f"{row.candidate.name}{' (measured before)' if before else ''}: first word {together.first_p50:.2f} s "
+        f"(p95 {together.first_p95:.2f}), {speed}, {size}, {disk}, start {row.start_seconds:.1f} s{lost}{noise}"
+    )
+    console.print(f"    {row.command}", markup=False, style="dim", soft_wrap=True)

@@ -1,0 +1,214 @@
+"""`trimtab plan`: what a deployment must do, whether this machine can hold it, and which variant of the model does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trimtab.deploy.choose import Choice, Judged
+    from trimtab.deployment import Deploying
+
+app = typer.Typer(help="Plan a deployment: ask, check, choose by measurement.")
+
+NAME = Path("deployment.toml")
+File = Annotated[Path, typer.Argument(help="The plan.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def plan(context: typer.Context) -> None:
+    """Plan a deployment: ask, check, choose by measurement. Without a command: ask."""
+    if context.invoked_subcommand is None:
+        ask()
+
+
+@app.command()
+def ask(
+    file: File = NAME,
+    yes: Annotated[bool, typer.Option("--yes", help="Take the defaults, which fit this machine.")] = False,
+) -> None:
+    """Ask what the deployment must do, in plain words, and write the plan."""
+    from trimtab.deploy import plan as plans
+    from trimtab.deploy.machine import this_machine
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    machine = this_machine(settings.home)
+    old = plans.read(file) if file.exists() else plans.Deployment(model=settings.model)
+    typer.echo(f"This machine: {machine.fingerprint}, {machine.disk / 1e9:.0f} GB of disk free")
+    answers = old if yes else plans.checked(_asked(old, machine.memory, bool(machine.accelerators)))
+    plans.write(answers, file)
+    typer.echo(f"Wrote {file}. Next: trimtab plan check")
+
+
+def _asked(old: Any, memory: int, accelerator: bool) -> dict[str, Any]:
+    """The questions. Values are checked together afterwards."""
+    values: dict[str, Any] = old.model_dump(exclude={"chosen"})
+    targets, budget = values["targets"], values["budget"]
+    typer.echo("\nHow fast?")
+    targets["users"] = typer.prompt("How many people ask at the same time", targets["users"], type=int)
+    targets["first_token_p95"] = typer.prompt(
+        "How many seconds may the first word take, for 95 of 100 questions", targets["first_token_p95"], type=float
+    )
+    targets["tokens_per_second"] = typer.prompt(
+        "How many tokens a second must each answer get (people read about 5)", targets["tokens_per_second"], type=float
+    )
+    targets["context"] = typer.prompt(
+        "How many tokens may a conversation with its documents have (750 words are about 1000)",
+        targets["context"],
+        type=int,
+    )
+    typer.echo("\nWith what?")
+    budget["cores"] = typer.prompt("Processor cores (0: all)", budget["cores"], type=int)
+    default = budget["memory_mb"] or memory // 2_000_000
+    budget["memory_mb"] = typer.prompt("MB of memory for the model", default, type=int)
+    budget["disk_mb"] = typer.prompt("MB of disk for the model (0: all that is free)", budget["disk_mb"], type=int)
+    if accelerator:
+        needed = typer.confirm("Must it run on the accelerator that is here", budget["accelerator"] == "required")
+        budget["accelerator"] = "required" if needed else "none"
+    values["quality"]["largest_loss"] = (
+        typer.prompt(
+            "How many percent worse may it predict text than the whole model, to be faster or smaller",
+            values["quality"]["largest_loss"] * 100,
+            type=float,
+        )
+        / 100
+    )
+    typer.echo("\nWhat does it reach? (names separated by commas; empty for none)")
+    resources = values["resources"]
+    resources["collections"] = _names("Collections of documents", resources["collections"])
+    for kind, words in (("connectors", "Connectors"), ("mcp_servers", "MCP servers")):
+        ways = {one["name"]: one["authentication"] for one in resources[kind]}
+        resources[kind] = [{"name": name, "authentication": _way(name, ways)} for name in _names(words, tuple(ways))]
+    typer.echo("\nHow is it used?")
+    faces = values["interface"]["faces"]
+    values["interface"]["faces"] = _names("Which of web, api, mcp, python, terminal", faces)
+    return values
+
+
+def _names(question: str, default: Any) -> list[str]:
+    told: str = typer.prompt(question, ", ".join(default), show_default=bool(default))
+    return [name.strip() for name in told.split(",") if name.strip()]
+
+
+def _way(name: str, ways: dict[str, str]) -> str:
+    told: str = typer.prompt(
+        f"How does {name} know us (none, key, bearer, basic, client-credentials, oauth)", ways.get(name, "none")
+    )
+    return told.strip()
+
+
+@app.command()
+def check(file: File = NAME, as_json: AsJson = False) -> None:
+    """Say whether this machine can hold the plan, before anything is loaded. Exit code 1 when it cannot."""
+    here = deploying(file)
+    fits = here.check()
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in fits], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("variant", "memory MB", "disk MB", "fits", "basis", box=None, pad_edge=False)
+    for one in fits:
+        told = "; ".join(one.obstacles) or "yes"
+        table.add_row(one.candidate.variant.name, f"{one.memory / 1e6:.0f}", f"{one.disk / 1e6:.1f}", told, one.basis)
+    typer.echo(f"{here.variants.facts.name} on {here.machine.fingerprint}")
+    Console().print(table)
+    if any(one.basis != "measured" for one in fits):
+        typer.echo("Estimates hold for memory to about a seventh. Whether it is fast enough: trimtab measure")
+
+
+@app.command()
+def choose(
+    file: File = NAME,
+    as_json: AsJson = False,
+    write: Annotated[bool, typer.Option(help="Write the choice into the plan.")] = True,
+) -> None:
+    """Choose the cheapest measured variant that meets every target, and say why not the others."""
+    from trimtab.deploy import plan as plans
+
+    here = deploying(file)
+    found = here.choose()
+    if as_json:
+        typer.echo(json.dumps([_plain(one) for one in found.judged], indent=2))
+    else:
+        _table(found)
+    chosen = found.demanded()
+    one = chosen.candidate
+    if write:
+        kept = plans.Chosen(
+            engine=one.variant.engine,
+            weights=one.variant.weights,
+            kv=one.variant.kv,
+            slots=one.knobs.slots,
+            threads=one.knobs.threads,
+            batch=one.knobs.batch,
+        )
+        plans.write(here.plan.model_copy(update={"chosen": kept}), file)
+    if not as_json:
+        typer.echo(f"\nChosen: {one.name}. Measured by: {chosen.command}")
+
+
+def _table(found: Choice) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    heads = ("", "variant", "MB", "disk", "first p95", "tokens/s", "all", "loss", "KL", "why not")
+    table = Table(*heads, box=None, pad_edge=False)
+    for one in found.judged:
+        table.add_row(*_cells(one, found))
+    Console().print(table)
+    typer.echo("* nothing else is as fast, small and good; the cheapest come first")
+
+
+def _cells(one: Judged, found: Choice) -> list[str]:
+    row, quality = one.row, one.row.quality
+    chosen = found.chosen is not None and row.key == found.chosen.key
+    mark = ("→" if chosen else " ") + ("*" if one.on_front else " ")
+    lost = f"{quality.loss.value:+.1%} [{quality.loss.low:+.1%}, {quality.loss.high:+.1%}]" if quality else "?"
+    return [
+        mark,
+        row.candidate.name,
+        f"{row.memory / 1e6:.0f}",
+        f"{row.disk / 1e6:.0f}",
+        f"{row.together.first_p95:.2f} s",
+        f"{row.together.rate.value:.1f}",
+        f"{row.together.total:.0f}",
+        lost,
+        f"{quality.divergence.value:.4f}" if quality else "?",
+        one.why_not or ("the cheapest that meets every target" if chosen else ""),
+    ]
+
+
+def _plain(one: Judged) -> dict[str, Any]:
+    row = one.row
+    return {
+        "variant": row.candidate.name,
+        "memory": row.memory,
+        "disk": row.disk,
+        "first_p95": row.together.first_p95,
+        "tokens_per_second": row.together.rate.value,
+        "total": row.together.total,
+        "loss": row.quality.loss.value if row.quality else None,
+        "on_front": one.on_front,
+        "why_not": one.why_not,
+        "command": row.command,
+    }
+
+
+def deploying(file: Path | None) -> Deploying:
+    """The plan of that file on this machine; without a file the one here, or one of defaults."""
+    from trimtab.deploy import plan as plans
+    from trimtab.deployment import Deploying
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    if file is None and not NAME.exists():
+        return Deploying(settings, plans.Deployment(model=settings.model))
+    return Deploying(settings, plans.read(file or NAME))

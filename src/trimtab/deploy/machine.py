@@ -1,0 +1,72 @@
+"""What this machine has, as far as a deployment may use it: containers' limits are counted, not the host's size."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_ACCELERATORS = ("/dev/nvidia0", "/dev/dri/renderD128", "/dev/accel/accel0", "/dev/kfd")
+"""Device files of NVIDIA, other GPUs, NPUs and AMD (Linux)."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    cores: int
+    """Processors that this process may use."""
+    memory: int
+    """Bytes of RAM, or a container's limit if that is less. 0 when nobody says."""
+    disk: int
+    """Bytes that are free where variants are written."""
+    accelerators: tuple[str, ...]
+    processor: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Measurements hold for machines with the same one."""
+        return f"{self.processor}, {self.cores} cores, {self.memory / 1e9:.0f} GB"
+
+
+def this_machine(folder: Path) -> Machine:
+    """Args: folder: where variants would be written; it need not exist yet."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    return Machine(
+        cores=_cores(),
+        memory=_memory(),
+        disk=shutil.disk_usage(existing).free,
+        accelerators=tuple(path for path in _ACCELERATORS if os.path.exists(path)),
+        processor=_processor(),
+    )
+
+
+def _cores() -> int:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        return max(1, min(allowed, int(quota[0]) // int(quota[1])))
+    return allowed
+
+
+def _memory() -> int:
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        whole = 0
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(whole, int(limit)) if limit.isdigit() and whole else whole
+
+
+def _processor() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,122 @@
+"""Deployment of this installation: the plan, the variants, the measurements and this machine, brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trimtab.deploy import workload
+from trimtab.deploy.campaign import Orders
+from trimtab.deploy.choose import Choice, choose
+from trimtab.deploy.estimate import Fit, estimate, fit, refuse_impossible
+from trimtab.deploy.machine import Machine, this_machine
+from trimtab.deploy.plan import Deployment
+from trimtab.deploy.results import Measured, Results
+from trimtab.deploy.variant import STANDARD, Candidate, Knobs, Variant
+from trimtab.deploy.workload import Workload
+from trimtab.domain.errors import InvalidInput
+from trimtab.llm.engine import physical_cores
+from trimtab.llm.shelf import OnProgress
+from trimtab.settings import Settings
+from trimtab.store import people, threads
+from trimtab.store.database import Database
+from trimtab.variants import Variants
+
+LAST = "last:"
+FILE = "file:"
+
+
+class Deploying:
+    """One plan on this machine.
+
+    Raises:
+        ModelFileError: the plan's model is missing or damaged.
+        InvalidInput: it runs elsewhere.
+    """
+
+    def __init__(self, settings: Settings, plan: Deployment, on_progress: OnProgress | None = None) -> None:
+        self.settings, self.plan = settings, plan
+        self.variants = Variants(plan.model, settings.models_dir, settings.home / "variants", on_progress)
+        self.results = Results(settings.home / "measurements")
+        self.machine: Machine = this_machine(settings.home)
+
+    @property
+    def knobs(self) -> Knobs:
+        """How the plan would have an engine set."""
+        cores = min(self.plan.budget.cores or physical_cores(), self.machine.cores)
+        return Knobs(slots=self.plan.targets.users, context=self.plan.targets.context, threads=cores)
+
+    def orders(self, asked: Workload, **changes: object) -> Orders:
+        """What measuring for this plan is; `changes` are fields of `Orders`."""
+        plain = Orders(STANDARD, self.knobs, asked, self.machine.fingerprint, self.plan.targets.users)
+        return replace(plain, **changes)  # type: ignore[arg-type]
+
+    def rows(self) -> list[Measured]:
+        """What was measured of this model on this machine."""
+        kept = self.results.all().values()
+        return [
+            row
+            for row in kept
+            if row.model_sha256 == self.variants.facts.sha256 and row.machine == self.machine.fingerprint
+        ]
+
+    def fits(self, variants: Sequence[Variant] = STANDARD) -> list[Fit]:
+        """Whether each variant is within the budget: by measurement where there is one, else by estimate."""
+        measured = {row.candidate: row for row in self.rows()}
+        return [self._fit(Candidate(one, self.knobs), measured) for one in variants]
+
+    def _fit(self, one: Candidate, measured: dict[Candidate, Measured]) -> Fit:
+        there = self.variants.disk(one.variant) if self.variants.is_written(one.variant) else 0
+        machine = replace(self.machine, disk=self.machine.disk + there)  # what is written needs no more room
+        if row := measured.get(one):
+            return fit(self.plan, machine, one, row.memory or row.estimated_memory, row.disk, "measured")
+        guessed = estimate(self.variants.facts, one)
+        return fit(self.plan, machine, one, guessed.memory, guessed.disk, f"estimated: {guessed.basis}")
+
+    def check(self) -> list[Fit]:
+        """`fits`, refusing a plan that cannot be had here.
+
+        Raises:
+            ImpossibleBudget: says why.
+        """
+        fits = self.fits()
+        refuse_impossible(self.plan, self.machine, self.variants.facts, fits)
+        return fits
+
+    def choose(self) -> Choice:
+        """Raises UnreachableTarget when nothing was measured for this plan."""
+        return choose(self.plan, self.machine, self.rows())
+
+
+def workload_named(name: str, open_database: Callable[[], tuple[Database, str]]) -> Workload:
+    """``synthetic``, ``file:PATH``, or ``last:N`` for the last N conversations held here.
+
+    Raises:
+        InvalidInput: another name, or the file or the conversations hold no question.
+    """
+    if name == "synthetic":
+        return workload.synthetic()
+    if name.startswith(FILE):
+        return workload.from_file(Path(name.removeprefix(FILE)).expanduser())
+    if name.startswith(LAST) and name.removeprefix(LAST).isdigit():
+        return _held(int(name.removeprefix(LAST)), name, open_database)
+    raise InvalidInput(f"There is no workload {name!r}. Give synthetic, file:PATH or last:N (conversations).")
+
+
+def _held(count: int, name: str, open_database: Callable[[], tuple[Database, str]]) -> Workload:
+    database, owner = open_database()
+    try:
+        found = database.read_sync(threads.find, owner, text="", limit=max(1, min(count, 500)))
+        lines = [database.read_sync(threads.history, thread["id"], thread["head_id"]) for thread in found]
+    finally:
+        database.close()
+    return workload.conversations(lines, name)
+
+
+def own_database(settings: Settings) -> tuple[Database, str]:
+    """The database and this machine's user."""
+    from trimtab.app import LOCAL_USER, open_database
+
+    database = open_database(settings)
+    return database, database.write_sync(people.ensure_user, LOCAL_USER)

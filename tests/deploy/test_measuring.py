@@ -1,0 +1,227 @@
+"""Measuring: resumed when it was stopped, honest about what cannot run, and kept on disk or said not to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from trimtab.deploy.campaign import Done, LeftOut, Orders, Started, Step, run
+from trimtab.deploy.estimate import ModelFacts
+from trimtab.deploy.quality import Position, compare
+from trimtab.deploy.results import Results
+from trimtab.deploy.speed import Endpoint, measure
+from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, Variant, variant
+from trimtab.deploy.workload import Request, conversations, from_file, synthetic
+from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, ModelFileError, Unavailable
+
+FACTS = ModelFacts("small", "0" * 64, 2, 64, 128, 1, 64, 1000, 2048, 100_000, 64_000, 1000, 10_000)
+SMALL = (variant("llamacpp/q8_0"), REFERENCE, variant("openvino/int8"))
+
+
+class Server:
+    """A server of OpenAI's protocol on loopback that streams four pieces."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, object]] = []
+        self.status, self.pieces = 200, ["", "one", " two", " three", " four"]
+        asked = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(asked.status)
+                self.end_headers()
+                for piece in asked.pieces:
+                    self._send({"choices": [{"delta": {"content": piece}}]})
+                details = {"cached_tokens": 5}
+                usage = {"prompt_tokens": 20, "completion_tokens": 4, "prompt_tokens_details": details}
+                self._send({"choices": [], "usage": usage})
+                self.wfile.write(b"data: [DONE]\n\n")
+
+            def _send(self, values: object) -> None:
+                self.wfile.write(b"data: " + json.dumps(values).encode() + b"\n\n")
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "small", "secret")
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.close()
+
+
+@dataclass
+class OnLoopback:
+    """A stage whose candidates are all the same server; `broken` ones cannot be prepared."""
+
+    server: Server
+    facts: ModelFacts = FACTS
+    broken: tuple[Variant, ...] = ()
+    started: list[Candidate] = field(default_factory=list)
+    reference: list[Position] | None = None
+
+    def prepare(self, one: Variant) -> None:
+        if one in self.broken:
+            raise ModelFileError(f"The variant {one.name} is damaged: it is not what was written. Delete it.")
+
+    def start(self, candidate: Candidate) -> AbstractAsyncContextManager[Started]:
+        return self._start(candidate)
+
+    @asynccontextmanager
+    async def _start(self, candidate: Candidate) -> AsyncIterator[Started]:
+        self.started.append(candidate)
+        yield Serving(self.server.endpoint)
+
+    def kept_reference(self) -> list[Position] | None:
+        return self.reference
+
+    def keep_reference(self, positions: Sequence[Position]) -> None:
+        self.reference = list(positions)
+
+
+@dataclass(frozen=True)
+class Serving:
+    endpoint: Endpoint
+    start_seconds: float = 0.5
+    disk: int = 1000
+
+    def peak_memory(self) -> int:
+        return 2000
+
+    async def positions(self) -> list[Position]:
+        return [Position(n, {n: math.log(0.5), n + 1: math.log(0.5)}) for n in range(64)]
+
+
+def orders(**changes: object) -> Orders:
+    plain = Orders(SMALL, Knobs(slots=2), synthetic(8), "test", users=2, alone=2, each=2, settings=False)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def steps(asked: Orders, stage: OnLoopback, results: Results, **more: object) -> list[Step]:
+    async def all_of_them() -> list[Step]:
+        return [step async for step in run(asked, stage, results, **more)]  # type: ignore[arg-type]
+
+    return asyncio.run(all_of_them())
+
+
+def test_every_variant_gets_a_row_that_says_how_to_repeat_it(server: Server, tmp_path: Path) -> None:
+    rows = [s.row for s in steps(orders(), OnLoopback(server), Results(tmp_path)) if isinstance(s, Done)]
+    assert next(row.candidate.variant for row in rows) == REFERENCE
+    assert {row.candidate.variant for row in rows} == set(SMALL)
+    first = rows[0]
+    assert (first.alone.answers, first.together.answers, first.together.users) == (2, 4, 2)
+    assert 0 < first.alone.first_p50 <= first.alone.first_p95
+    assert first.alone.cached_share == 0.25
+    assert first.memory == 2000
+    assert first.quality is not None
+    assert first.quality.loss.value == pytest.approx(0)
+    assert "trimtab measure --again --variant llamacpp/f16" in first.command
+    assert Results(tmp_path).all() == {row.key: row for row in rows}
+
+
+def test_a_killed_measurement_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    results, stage = Results(tmp_path), OnLoopback(server)
+
+    async def until_killed() -> None:
+        async for step in run(orders(), stage, results):
+            if isinstance(step, Done):
+                return
+
+    asyncio.run(until_killed())
+    with results.path.open("ab") as file:
+        file.write(b'{"key": "half a li')
+    asked = len(server.asked)
+    done = [s for s in steps(orders(), stage, results) if isinstance(s, Done)]
+    assert [s.before for s in done] == [True, False, False]
+    assert len(server.asked) == asked * 3  # what was measured was not asked again
+    assert len(results.all()) == 3
+
+
+def test_other_questions_or_another_machine_are_measured_anew(server: Server, tmp_path: Path) -> None:
+    results, stage = Results(tmp_path), OnLoopback(server)
+    steps(orders(), stage, results)
+    for other in (orders(machine="another"), orders(workload=synthetic(9)), orders(users=3)):
+        assert not any(s.before for s in steps(other, stage, results) if isinstance(s, Done))
+
+
+def test_when_the_time_is_over_nothing_new_is_begun(server: Server, tmp_path: Path) -> None:
+    ticks = iter(range(0, 10_000, 10))
+    found = steps(orders(seconds=25.0), OnLoopback(server), Results(tmp_path), clock=lambda: float(next(ticks)))
+    assert len([s for s in found if isinstance(s, Done)]) < len(SMALL)
+    assert any(isinstance(s, LeftOut) and "run it again to go on" in s.reason for s in found)
+
+
+def test_a_damaged_variant_is_told_and_the_others_are_measured(server: Server, tmp_path: Path) -> None:
+    stage = OnLoopback(server, broken=(SMALL[0],))
+    found = steps(orders(), stage, Results(tmp_path))
+    assert next(s.reason for s in found if isinstance(s, LeftOut)).startswith("The variant llamacpp/q8_0 is damaged")
+    assert len([s for s in found if isinstance(s, Done)]) == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_ends_it_with_what_to_do(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "measurements.jsonl").symlink_to("/dev/full")
+    with pytest.raises(Unavailable, match="Free some space"):
+        steps(orders(), OnLoopback(server), Results(tmp_path))
+
+
+async def test_what_refuses_says_nothing_or_is_not_there_is_an_error(server: Server) -> None:
+    question = [Request((("user", "Hello?"),))]
+    server.status = 400
+    with pytest.raises(EngineRefused, match="400"):
+        await measure(server.endpoint, question, 1)
+    server.status, server.pieces = 200, [""]
+    with pytest.raises(EngineError, match="without any text"):
+        await measure(server.endpoint, question, 1)
+    server.close()
+    with pytest.raises(EngineError, match="cannot be measured"):
+        await measure(server.endpoint, question, 1)
+
+
+def test_a_worse_prediction_of_the_text_is_a_loss_with_an_interval() -> None:
+    good = [Position(n, {n: math.log(0.5), n + 1: math.log(0.5)}) for n in range(64)]
+    bad = [Position(n, {n: math.log(0.4 if n % 20 else 0.3), n + 1: math.log(0.6)}) for n in range(64)]
+    found = compare(bad, good)
+    assert found.perplexity.value > 2.0
+    assert found.loss.low <= found.loss.value <= found.loss.high
+    assert found.loss.low > 0.2
+    assert found.divergence.value > 0
+    assert compare(good, good).divergence.value == pytest.approx(0, abs=1e-6)
+    with pytest.raises(EngineError, match="different tokens"):
+        compare(good[:-1], good)
+
+
+def test_questions_come_from_a_file_or_from_conversations(tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    said = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]}
+    file.write_text(f"How long is the bridge?\n\n{json.dumps(said | {'max_tokens': 9})}\n", "utf-8")
+    first, second = from_file(file).requests
+    assert first.messages == (("user", "How long is the bridge?"),)
+    assert (second.messages[0][0], second.max_tokens) == ("system", 9)
+    for wrong in ("", '{"messages": 3}', '{"messages": [{"role": "tool", "content": "x"}]}'):
+        file.write_text(wrong, "utf-8")
+        with pytest.raises(InvalidInput, match="asked"):
+            from_file(file)
+    held = conversations([[("user", "a"), ("assistant", "b"), ("user", "c")]], "last:1")
+    assert [r.messages[-1] for r in held.requests] == [("user", "a"), ("user", "c")]
+    with pytest.raises(InvalidInput, match="No conversation"):
+        conversations([], "last:3")
