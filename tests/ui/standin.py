@@ -136,6 +136,7 @@ class Standin:
             "GET /v1/threads": lambda r, p, b: ok({"threads": list(self.threads.values())}),
             "POST /v1/threads": self._new_thread,
             "GET /v1/events": self._events,
+            "GET /v1/approvals/remembered": lambda r, p, b: ok({"remembered": []}),
             "GET /v1/approvals": lambda r, p, b: ok({"approvals": self.approvals}),
             "POST /v1/approvals/": self._decide,
             "POST /v1/feedback/": lambda r, p, b: ok(

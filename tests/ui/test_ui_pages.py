@@ -101,9 +101,9 @@ def test_stop_reaches_the_server(server: Standin) -> None:
     assert ("POST", "/v1/turns/trn_1/cancel", b"") in server.asked
 
 
-def waiting(server: Standin) -> AppTest:
+def waiting(server: Standin, effect: str = "irreversible") -> AppTest:
     arguments = {"to": "ann@example.org", "text": "hello"}
-    call = {"call_id": "c1", "tool": "mail.send", "connector": "mail", "arguments": arguments, "effect": "irreversible"}
+    call = {"call_id": "c1", "tool": "mail.send", "connector": "mail", "arguments": arguments, "effect": effect}
     server.add_thread("thr_1", "Mail", question("msg_q", "Write to Ann"))
     server.active["thr_1"] = "trn_1"
     expires = time.time() + 600
@@ -127,6 +127,23 @@ def test_arguments_can_be_edited_before_saying_yes(server: Standin) -> None:
     app.button(key="yes-apr_1").click().run()
     edited = {"to": "ann@example.org", "text": "hello Ann"}
     assert server.posts("/v1/approvals/apr_1") == [{"decision": "approve", "digest": "d1", "arguments": edited}]
+
+
+def test_a_yes_is_remembered_for_calls_like_it_when_one_says_so(server: Standin) -> None:
+    app = waiting(server, "write")
+    app.checkbox(key="remember-apr_1").check()
+    app.multiselect(key="remember-free-apr_1").set_value(["text"])
+    app.button(key="yes-apr_1").click().run()
+    said = {"decision": "approve", "digest": "d1", "remember": {"free": ["text"]}}
+    assert server.posts("/v1/approvals/apr_1") == [said]
+
+
+def test_what_cannot_be_undone_is_remembered_for_exactly_this_call_only(server: Standin) -> None:
+    app = waiting(server)
+    assert not app.multiselect
+    app.checkbox(key="remember-apr_1").check()
+    app.button(key="yes-apr_1").click().run()
+    assert server.posts("/v1/approvals/apr_1") == [{"decision": "approve", "digest": "d1", "remember": {"free": []}}]
 
 
 def test_no_means_no(server: Standin) -> None:
@@ -215,19 +232,3 @@ def test_the_other_pages_draw_what_the_server_has(server: Standin) -> None:
     app = AppTest.from_string("from trimtab_ui import settings_page\nsettings_page.page()", default_timeout=20).run()
     assert not app.exception
     assert "0.1.0" in shown(app)
-
-
-def test_a_tool_that_changes_something_is_not_tried_without_the_tick(server: Standin) -> None:
-    app = AppTest.from_string("from trimtab_ui import connectors_page\nconnectors_page.page()", default_timeout=20)
-    app.session_state["tool-mail.send"] = True
-    app.run()
-    assert not app.exception
-    app.text_input(key="try-mail.send-to").set_value("a@b.example")
-    app.text_input(key="try-mail.send-text").set_value("hi")
-    app.button(key="run-mail.send").click().run()
-    assert "Tick the box first" in shown(app)
-    assert not server.posts("/v1/connectors/mail/call")
-    app.checkbox(key="confirm-mail.send").check()
-    app.button(key="run-mail.send").click().run()
-    sent = {"tool": "mail.send", "arguments": {"to": "a@b.example", "text": "hi"}, "confirm": True}
-    assert server.posts("/v1/connectors/mail/call") == [sent]

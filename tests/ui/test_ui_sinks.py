@@ -16,13 +16,13 @@ import trimtab_ui
 SOURCES = sorted(Path(trimtab_ui.__file__).parent.glob("*.py"))
 FORBIDDEN = {"write", "write_stream", "markdown", "exception", "latex", "image", "graphviz_chart", "iframe", "table"}
 FORBIDDEN |= {"error", "warning", "info", "success", "caption", "toast", "title", "header", "badge", "metric"}
-FORBIDDEN |= {"dataframe", "data_editor", "echo", "help", "json", "link_button", "page_link", "audio", "video", "pdf"}
+FORBIDDEN |= {"dataframe", "data_editor", "echo", "help", "json", "page_link", "audio", "video", "pdf"}
 UNDRAWN = {"text", "code", "html", "text_area"}
 """Draw their first argument as it is (`html` has its own test); still no free label."""
 LABELLED = {
     "button", "expander", "popover", "checkbox", "toggle", "text_input", "text_area", "number_input", "selectbox",
     "segmented_control", "file_uploader", "form_submit_button", "download_button", "subheader", "dialog",
-    "chat_input", "status", "spinner", "tabs", "radio", "pills", "multiselect",
+    "link_button", "chat_input", "status", "spinner", "tabs", "radio", "pills", "multiselect",
 }  # fmt: skip
 SHOWN_AS_MARKDOWN = {"help", "title", "placeholder", "label", "text", "caption", "captions"}
 
@@ -102,6 +102,11 @@ def test_nothing_draws_free_text_as_markdown(path: Path) -> None:
             if keyword.arg in SHOWN_AS_MARKDOWN:
                 assert harmless(keyword.value, names), f"{where}: {keyword.arg}= is not a literal and not plain(...)"
             assert keyword.arg not in ("unsafe_allow_html", "unsafe_allow_javascript"), where
+
+
+def test_an_address_is_opened_only_to_sign_a_connector_in() -> None:
+    used = {path.name for path in SOURCES for name, _ in calls(path) if name == "link_button"}
+    assert used == {"connectors_sign_in.py"}, "text from outside must not become something to click"
 
 
 def test_html_is_put_on_the_page_in_one_place_and_the_stylesheet_in_another() -> None:

@@ -14,7 +14,7 @@ import streamlit as st
 from . import forms, look, session
 from .client import UiError
 from .live import Call
-from .markup import Safe, badge, draw, join, notice, tag
+from .markup import Safe, badge, draw, join, note, notice, tag
 from .untrusted import host_of, plain, to_html
 
 
@@ -110,6 +110,7 @@ def draw_approval(approval: Mapping[str, Any]) -> None:
             draw(tag("p", "Why you are asked: ", approval["reason"], cls="tt-note"))
         with st.form(f"approve-{approval_id}", border=False):
             arguments, wrong = _arguments(approval)
+            remember = _remember(approval)
             with st.container(horizontal=True):
                 yes = st.form_submit_button(
                     "Approve", type="primary", key=f"yes-{approval_id}", icon=":material/check:"
@@ -118,9 +119,24 @@ def draw_approval(approval: Mapping[str, Any]) -> None:
         if wrong is not None:
             notice(wrong.message, wrong.advice)
         elif yes:
-            _decide(approval, "approve", arguments)
+            _decide(approval, "approve", arguments, remember)
         if no:
             _decide(approval, "reject", None)
+
+
+def _remember(approval: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Whether a yes is remembered, and which arguments may be anything then. What cannot be undone: none of them."""
+    key, names = str(approval["id"]), list(approval.get("arguments") or {})
+    free: Sequence[str] = ()
+    with st.expander("Remember my answer", icon=":material/how_to_reg:", key=f"remembering-{key}"):
+        keep = st.checkbox("If I approve it, do not ask again for this, for 30 days", key=f"remember-{key}")
+        if names and approval.get("effect") == "write":
+            free = st.multiselect(
+                "Whatever these say", names, key=f"remember-free-{key}", placeholder="Exactly what is above",
+                format_func=forms._option, help="The others stay as they are above.",
+            )  # fmt: skip
+        note("You are asked all the same once the chat has read something from outside.")
+    return {"free": list(free)} if keep else None
 
 
 def _arguments(approval: Mapping[str, Any]) -> tuple[dict[str, Any], UiError | None]:
@@ -148,9 +164,14 @@ def _guess(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"properties": {name: {"type": kinds.get(type(value), "object")} for name, value in given.items()}}
 
 
-def _decide(approval: Mapping[str, Any], decision: str, arguments: dict[str, Any] | None) -> None:
+def _decide(
+    approval: Mapping[str, Any],
+    decision: str,
+    arguments: dict[str, Any] | None,
+    remember: dict[str, Any] | None = None,
+) -> None:
     edited = arguments if arguments != approval.get("arguments") else None
-    session.act(session.client().decide, approval["id"], decision, approval["digest"], edited)
+    session.act(session.client().decide, approval["id"], decision, approval["digest"], edited, remember)
     st.rerun()
 
 

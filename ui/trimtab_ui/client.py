@@ -134,12 +134,27 @@ class Client:
         return list(self._json("GET", "/v1/approvals")["approvals"])
 
     def decide(
-        self, approval_id: str, decision: str, digest: str, arguments: dict[str, Any] | None = None
+        self,
+        approval_id: str,
+        decision: str,
+        digest: str,
+        arguments: dict[str, Any] | None = None,
+        remember: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        """`remember` is ``{"free"}``, the arguments that may be anything from now on, or nothing for this once."""
         body: dict[str, Any] = {"decision": decision, "digest": digest}
         if arguments is not None:
             body["arguments"] = arguments
+        if remember is not None:
+            body["remember"] = remember
         return self._json("POST", f"/v1/approvals/{approval_id}", json=body)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """What runs without asking this person, the newest first."""
+        return list(self._json("GET", "/v1/approvals/remembered")["remembered"])
+
+    def revoke_remembered(self, consent_id: str) -> dict[str, Any]:
+        return self._json("DELETE", _at("approvals", "remembered", consent_id))
 
     def feedback(self, **judgement: Any) -> dict[str, Any]:
         return self._json("POST", "/v1/feedback", json=judgement)
@@ -310,11 +325,62 @@ class Client:
         return list(self._json("GET", "/v1/connectors")["connectors"])
 
     def switch(self, name: str, enabled: bool) -> dict[str, Any]:
-        return self._json("PATCH", f"/v1/connectors/{name}", json={"enabled": enabled})
+        return self._json("PATCH", _at("connectors", name), json={"enabled": enabled})
 
     def call(self, name: str, tool: str, arguments: dict[str, Any], confirm: bool) -> dict[str, Any]:
         body = {"tool": tool, "arguments": arguments, "confirm": confirm}
-        return self._json("POST", f"/v1/connectors/{name}/call", json=body, timeout=SLOW)
+        return self._json("POST", _at("connectors", name, "call"), json=body, timeout=SLOW)
+
+    def connector(self, name: str) -> dict[str, Any]:
+        return self._json("GET", _at("connectors", name))
+
+    def connector_calls(self, name: str, last: int = 50) -> list[dict[str, Any]]:
+        """The newest calls, oldest first."""
+        return list(self._json("GET", _at("connectors", name, "calls"), params={"last": last})["calls"])
+
+    def sign_in(self, name: str) -> dict[str, Any]:
+        """``{"auth", "waiting", "problem"}``."""
+        return self._json("GET", _at("connectors", name, "sign-in"))
+
+    def begin_sign_in(self, name: str) -> str:
+        """The address for the person's browser."""
+        return str(self._json("POST", _at("connectors", name, "sign-in"))["url"])
+
+    def forget_sign_in(self, name: str) -> dict[str, Any]:
+        return self._json("DELETE", _at("connectors", name, "sign-in"))
+
+    def openapi_imports(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/connectors/openapi")["imports"])
+
+    def preview_openapi(self, **wanted: Any) -> dict[str, Any]:
+        """What an import of a `document` or `url` would make; nothing is kept."""
+        return self._json("POST", "/v1/connectors/openapi/preview", json=wanted, timeout=SLOW)
+
+    def import_openapi(self, **wanted: Any) -> dict[str, Any]:
+        return self._json("POST", "/v1/connectors/openapi", json=wanted, timeout=SLOW)
+
+    def remove_import(self, name: str) -> None:
+        self._send("DELETE", _at("connectors", "openapi", name))
+
+    def mcp_servers(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/mcp-servers")["servers"])
+
+    def look_at_mcp(self, **reached: Any) -> dict[str, Any]:
+        """Start or reach a server once; nothing is kept. Its `sha256` is what is approved."""
+        return self._json("POST", "/v1/mcp-servers/look", json=reached, timeout=SLOW)
+
+    def add_mcp(self, **approved: Any) -> dict[str, Any]:
+        return self._json("POST", "/v1/mcp-servers", json=approved, timeout=SLOW)
+
+    def look_again_at_mcp(self, name: str) -> dict[str, Any]:
+        return self._json("POST", _at("mcp-servers", name, "look"), timeout=SLOW)
+
+    def approve_mcp(self, name: str, seen: str, reads: Sequence[str]) -> dict[str, Any]:
+        body = {"seen": seen, "reads": list(reads)}
+        return self._json("POST", _at("mcp-servers", name, "approve"), json=body, timeout=SLOW)
+
+    def remove_mcp(self, name: str) -> None:
+        self._send("DELETE", _at("mcp-servers", name))
 
     # --- the wire
 
@@ -344,6 +410,11 @@ class Client:
         if response.is_success or response.status_code in accept:
             return response
         raise _refusal(response)
+
+
+def _at(*parts: str) -> str:
+    """A route's path; what a person or a server named is one part of it, whatever it says."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def _refusal(response: httpx.Response) -> ApiError:

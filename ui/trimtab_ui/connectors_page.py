@@ -1,164 +1,113 @@
-"""The Connectors page: what the assistant can reach, switched on and off, and tried by hand."""
+"""The Connectors page: what the assistant can reach, in a list; one of them, opened; and two ways to add more.
+
+What is open stands in the address (`?connector=weather`), so that a reload or a bookmark opens the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from . import forms, look, session
-from .cards import code, draw_sources
-from .client import UiError
-from .markup import badge, draw, note, notice, tag
-from .untrusted import plain, to_html
+from . import connectors_mcp, connectors_one, connectors_openapi, connectors_remembered, session
+from .connectors_words import badge_of, reach_of, several, state_of
+from .markup import draw, note, tag
+from .untrusted import plain
+
+MANY = 12
+"""More than this, and the list has a field to find one."""
+OPEN = "connector"
+NEW = "new"
 
 
 def page() -> None:
-    about = "Services the assistant may ask. Each one reaches the hosts it names, and no others."
+    opened, new = st.query_params.get(OPEN, ""), st.query_params.get(NEW, "")
+    if new in WIZARDS:
+        _back()
+        session.draw_told()
+        if made := WIZARDS[new]():
+            _open(made)
+            st.rerun()
+        return
+    found = session.client().connectors()
+    chosen = next((one for one in found if one["name"] == opened), None)
+    if chosen is None:
+        _list(found)
+        return
+    _back()
+    session.draw_told()
+    if connectors_one.draw_one(chosen):
+        st.query_params.clear()
+        st.rerun()
+
+
+def _list(found: Sequence[Mapping[str, Any]]) -> None:
+    about = (
+        "Services the assistant may ask. Each reaches the hosts it names, and no others. "
+        "Whatever changes something outside asks you first."
+    )
     draw(tag("div", tag("h2", "Connectors"), tag("p", about), cls="tt-hero"))
     session.draw_told()
-    found = session.client().connectors()
-    if not found:
-        note("None is installed.")
-    for connector in found:
-        _card(connector)
+    with st.container(horizontal=True, gap="small", key="connectors-add"):
+        st.button("Import an API", key="new-openapi", icon=":material/api:", on_click=_new, args=("openapi",),
+                  help="From its OpenAPI or Swagger document.")  # fmt: skip
+        st.button("Add an MCP server", key="new-mcp", icon=":material/extension:", on_click=_new, args=("mcp",),
+                  help="A program or an address that speaks the Model Context Protocol.")  # fmt: skip
+    shown = list(found)
+    if len(shown) > MANY:
+        wanted = st.text_input("Find a connector", key="find-connector").strip().casefold()
+        shown = [one for one in shown if wanted in _words(one)]
+    if not shown:
+        note("None is installed." if not found else "None fits.")
+    with st.container(key="connectors"):
+        for connector in shown:
+            _row(connector)
+    connectors_remembered.draw_remembered()
 
 
-def _card(connector: Mapping[str, Any]) -> None:
-    name = str(connector["name"])
-    with st.container(border=True, key=f"connector-{name}"):
-        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-            draw(
-                tag(
-                    "div",
-                    tag("span", name, cls="tt-where"),
-                    tag("span", f" {connector.get('version', '')}", cls="tt-host"),
-                )
-            )
-            key = f"toggle-{name}"
-            st.session_state[key] = bool(connector.get("enabled"))
-            st.toggle(f"Use {plain(name)}", key=key, on_change=_switch, args=(name,), label_visibility="collapsed")
-        draw(tag("div", connector.get("description", "")))
-        draw(tag("div", *_facts(connector), cls="tt-card-head"))
-        if error := connector.get("error"):
-            notice(error if isinstance(error, str) else str(error), kind="bad")
-        _reach(connector)
-        for tool in connector.get("tools") or ():
-            _tool(name, tool, bool(connector.get("enabled")))
-        _errors(connector)
+def _words(connector: Mapping[str, Any]) -> str:
+    tools = " ".join(str(tool["name"]) for tool in connector.get("tools") or ())
+    return f"{connector['name']} {connector.get('description', '')} {reach_of(connector)} {tools}".casefold()
 
 
-def _switch(name: str) -> None:
-    session.act(session.client().switch, name, bool(st.session_state[f"toggle-{name}"]))
-
-
-def _facts(connector: Mapping[str, Any]) -> list[Any]:
-    calls, failures = int(connector.get("calls") or 0), int(connector.get("failures") or 0)
-    facts = [badge("on", "ok") if connector.get("enabled") else badge("off")]
-    facts.append(badge(f"{calls} call{'s' * (calls != 1)}"))
-    if failures:
-        facts.append(badge(f"{failures} failed", "bad"))
-    return facts
-
-
-def _reach(connector: Mapping[str, Any]) -> None:
-    hosts = ", ".join(map(str, connector.get("hosts") or ()))
-    note("Reaches: ", tag("span", hosts, cls="tt-mono") if hosts else "nothing, it works on this machine")
-    note("Sign-in: ", auth_words(connector.get("auth")))
-
-
-def auth_words(auth: Any) -> str:
-    """The state of a connector's credentials in words; the server never sends the credentials."""
-    if not auth:
-        return "not needed"
-    if isinstance(auth, Mapping):
-        return ", ".join(f"{name}: {value}" for name, value in auth.items() if value not in (None, ""))
-    return ", ".join(map(str, auth)) if isinstance(auth, list | tuple) else str(auth)
-
-
-def _tool(connector: str, tool: Mapping[str, Any], enabled: bool) -> None:
-    name, effect = str(tool["name"]), str(tool.get("effect", ""))
-    words = look.EFFECTS.get(effect, (effect, "", ""))[0]
-    panel = st.expander(
-        f"{plain(name)} · {plain(words)}", icon=":material/build:", key=f"tool-{name}", on_change="rerun"
-    )
-    if not panel.open:
-        return
-    with panel:
+def _row(connector: Mapping[str, Any]) -> None:
+    name, broken = str(connector["name"]), bool(connector.get("error"))
+    with (
+        st.container(border=True, key=f"connector-{name}"),
+        st.container(horizontal=True, vertical_alignment="center", wrap=False),
+    ):
+        about = connector.get("error") if broken else connector.get("description", "")
+        facts = [several(len(connector.get("tools") or ()), "tool"), " · reaches ", reach_of(connector)]
         draw(
             tag(
                 "div",
-                look.effect_badge(effect),
-                badge("outside content") if tool.get("untrusted") else "",
-                cls="tt-card-head",
+                tag("div", tag("span", name, cls="tt-where"), state_of(connector), badge_of(connector),
+                    cls="tt-card-head"),
+                tag("div", about, cls="tt-two-lines"),
+                tag("div", *([] if broken else facts), cls="tt-note"),
             )
-        )
-        draw(tag("div", to_html(str(tool.get("description", "")))))
-        for example in tool.get("examples") or ():
-            note("“", example, "”")
-        if enabled:
-            _try(connector, tool)
-        else:
-            note("Switch the connector on to try it.")
+        )  # fmt: skip
+        if not broken:
+            connectors_one.draw_switch(connector, "list")
+        st.button("Open", key=f"open-{name}", icon=":material/chevron_right:", icon_position="right",
+                  type="tertiary", on_click=_open,
+                  args=(name,), help=plain(f"What {name} does, and how it is doing"))  # fmt: skip
 
 
-def _try(connector: str, tool: Mapping[str, Any]) -> None:
-    """A form from the tool's schema; what it returned stays until it is run again."""
-    name, schema = str(tool["name"]), tool.get("schema") or {}
-    with st.form(f"try-{name}", border=False):
-        wrong: UiError | None = None
-        arguments: dict[str, Any] = {}
-        try:
-            arguments = forms.fields(schema, f"try-{name}")
-        except UiError as error:
-            wrong = error
-        sure = tool.get("effect") == "read"
-        if not sure:
-            sure = st.checkbox("Yes, really do this: it changes something outside.", key=f"confirm-{name}")
-        sent = st.form_submit_button("Try it", key=f"run-{name}", icon=":material/play_arrow:")
-    if sent:
-        st.session_state[f"tried-{name}"] = wrong or _run(connector, tool, arguments, sure)
-    _shown(st.session_state.get(f"tried-{name}"))
+def _back() -> None:
+    st.button("All connectors", key="connectors-back", icon=":material/arrow_back:", type="tertiary",
+              on_click=st.query_params.clear)  # fmt: skip
 
 
-def _run(connector: str, tool: Mapping[str, Any], arguments: dict[str, Any], sure: bool) -> Any:
-    absent = forms.missing(tool.get("schema") or {}, arguments)
-    if absent:
-        return UiError(f"Still needed: {', '.join(absent)}.")
-    if not sure:
-        return UiError("Tick the box first.", "This tool changes something outside.")
-    try:
-        confirm = tool.get("effect") != "read"
-        return session.client().call(connector, str(tool["name"]), arguments, confirm)
-    except UiError as error:
-        return error
+def _open(name: str) -> None:
+    st.query_params.clear()
+    st.query_params[OPEN] = name
 
 
-def _shown(result: Any) -> None:
-    if isinstance(result, UiError):
-        notice(result.message, result.advice, "bad")
-    elif result is not None:
-        with st.container(border=True):
-            draw(tag("div", badge("done", "ok"), look.seconds(result.get("seconds")), cls="tt-note"))
-            if result.get("answer"):
-                draw(tag("p", tag("strong", result["answer"])))
-            draw(tag("div", to_html(str(result.get("text", ""))), cls="tt-passage"))
-            if result.get("data") is not None:
-                draw(code(result["data"]))
-            draw_sources(result.get("sources") or ())
+def _new(what: str) -> None:
+    st.query_params.clear()
+    st.query_params[NEW] = what
 
 
-def _errors(connector: Mapping[str, Any]) -> None:
-    errors = list(connector.get("last_errors") or ())
-    if not errors:
-        return
-    with st.expander(f"Last errors ({len(errors)})", icon=":material/error:", key=f"errors-{connector['name']}"):
-        for error in errors:
-            note(
-                look.ago(float(error.get("at") or 0)),
-                ", ",
-                tag("span", error.get("tool", ""), cls="tt-mono"),
-                ": ",
-                error.get("message", ""),
-            )
+WIZARDS = {"openapi": connectors_openapi.wizard, "mcp": connectors_mcp.wizard}

@@ -79,8 +79,10 @@ def _actions(row: Mapping[str, Any], number: int, curates: bool) -> None:
 
 def _replay(row: Mapping[str, Any], number: int) -> None:
     """The question again, with the text it should have been answered from."""
-    about = "Was it the model, or what it was given?"
-    with st.expander(about, icon=":material/replay:", key=f"replay-{number}"), st.form(f"replay-form-{number}"):
+    with (
+        st.expander("Was it the model, or what it was given?", icon=":material/replay:", key=f"replay-{number}"),
+        st.form(f"replay-form-{number}"),
+    ):
         context = st.text_area("The right text", key=f"replay-text-{number}", height=120, max_chars=6000,
                                placeholder="Leave it empty to search the documents again.")  # fmt: skip
         if st.form_submit_button("Ask again with it", key=f"replay-yes-{number}"):

@@ -9,6 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from trimtab.app import Trimtab
+from trimtab.connect.auth import OAuth
 from trimtab.connect.toolbox import ConnectorStatus, ToolStatus
 from trimtab.domain.errors import Forbidden, NotFound
 from trimtab.domain.tool import Effect
@@ -31,12 +33,12 @@ class HandCall(Body):
 
 @router.get("")
 async def listed(app: App, caller: Known) -> dict[str, Any]:
-    return {"connectors": [_entry(status) for status in app.toolbox.connectors]}
+    return {"connectors": [_entry(app, status) for status in app.toolbox.connectors]}
 
 
 @router.get("/{name}")
 async def one(app: App, caller: Known, name: str) -> dict[str, Any]:
-    return _entry(app.toolbox.connector(name))
+    return _entry(app, app.toolbox.connector(name))
 
 
 @router.patch("/{name}")
@@ -46,7 +48,7 @@ async def switch(app: App, caller: Known, name: str, body: Switch) -> dict[str, 
     else:
         app.toolbox.disable(name)
     app.settings = await asyncio.to_thread(app.settings.set_connector_enabled, name, body.enabled)
-    return _entry(app.toolbox.connector(name))
+    return _entry(app, app.toolbox.connector(name))
 
 
 @router.post("/{name}/call")
@@ -80,15 +82,17 @@ def _tool(status: ConnectorStatus, wanted: str) -> ToolStatus:
     raise NotFound(f"Connector '{status.name}' has no tool {wanted[:200]!r}. It has: {own}.")
 
 
-def _entry(status: ConnectorStatus) -> dict[str, Any]:
+def _entry(app: Trimtab, status: ConnectorStatus) -> dict[str, Any]:
     return {
         "name": status.name,
+        "kind": _kind(app, status.name),
         "version": status.version,
         "description": status.description,
         "hosts": list(status.hosts),
         "auth": status.auth,
         "options": [asdict(option) for option in status.options],
         "speaks": list(status.speaks),
+        "sign_in": _sign_in(app, status),
         "enabled": status.enabled,
         "error": status.error,
         "badge": {**asdict(status.standing), "vouched": status.standing.vouched},
@@ -109,3 +113,17 @@ def _entry(status: ConnectorStatus) -> dict[str, Any]:
             for tool in status.tools
         ],
     }
+
+
+def _kind(app: Trimtab, name: str) -> str:
+    """How it came here, which is also where it is taken away: ``mcp``, ``openapi`` or ``python``."""
+    if name in app.mcp.book.servers:
+        return "mcp"
+    return "openapi" if name in app.imports.names() else "python"
+
+
+def _sign_in(app: Trimtab, status: ConnectorStatus) -> str:
+    """What a person does for it: nothing, gives a ``key``, or signs in with a ``browser``."""
+    if status.error or (auth := app.toolbox.sign_in(status.name).auth) is None:
+        return ""
+    return "browser" if isinstance(auth, OAuth) else "key"

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from trimtab.connect.openapi import Choices, Imported, fetch_document, summary
-from trimtab.domain.errors import InvalidInput
+from trimtab.domain.errors import Conflict, InvalidInput
 
 from .access import App, Known, Operator
 from .threads import Body
@@ -38,6 +38,7 @@ class Wanted(Body):
 
 class Import(Wanted):
     replace: bool = False
+    seen: str = Field("", max_length=64, description="The `document` of the preview: nothing else is imported.")
 
 
 @router.get("")
@@ -54,6 +55,8 @@ async def preview(app: App, caller: Operator, body: Wanted) -> dict[str, Any]:
 @router.post("", status_code=201)
 async def imported(app: App, caller: Operator, body: Import) -> dict[str, Any]:
     made, content = await _previewed(app, body)
+    if body.seen and body.seen != made.document.digest:
+        raise Conflict("The document has changed since it was previewed. Look at it again.", now=made.document.digest)
     return _shown(app.imports.take(made, content, replace=body.replace))
 
 
@@ -74,4 +77,4 @@ async def _previewed(app: App, body: Wanted) -> tuple[Imported, bytes]:
 
 
 def _shown(made: Imported) -> dict[str, Any]:
-    return {"name": made.connector.name, **summary(made)}
+    return {"name": made.connector.name, "document": made.document.digest, **summary(made)}

@@ -39,10 +39,12 @@ def list_connectors(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("connector", "state", "reaches", "key", "tools", box=None, pad_edge=False)
+    table = Table("connector", "state", "badge", "reaches", "key", "tools", box=None, pad_edge=False)
     for status in statuses:
         tools = ", ".join(tool.name.partition(".")[2] for tool in status.tools)
-        table.add_row(status.name, _state(status), _reach(status), status.auth, tools or _plain(status.error))
+        table.add_row(
+            status.name, _state(status), _badge(status), _reach(status), status.auth, tools or _plain(status.error)
+        )
     Console(highlight=False).print(table)
 
 
@@ -54,6 +56,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         _echo(_wire(status))
         return
     typer.echo(f"{status.name} {status.version} ({_state(status)})\n{_plain(status.description or status.error)}")
+    if not status.error:
+        typer.echo(f"badge: {_badge(status)}. {_plain(status.standing.reason)}")
     typer.echo(f"reaches: {_reach(status)}\nkey: {status.auth}\nfrom: {status.origin}")
     for option in status.options:
         state = "set" if option.set else "to be set" if option.required else "not set"
@@ -182,6 +186,13 @@ def _state(status: ConnectorStatus) -> str:
     if status.enabled and any(option.required and not option.set for option in status.options):
         return "to be set up"
     return "on" if status.enabled else "off"
+
+
+def _badge(status: ConnectorStatus) -> str:
+    """The badge's state in a word, and what it means where that is less than everything."""
+    if status.error:
+        return "-"
+    return status.standing.state if status.standing.vouched else f"{status.standing.state} (read-only)"
 
 
 def _reach(status: ConnectorStatus) -> str:
