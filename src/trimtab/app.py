@@ -681,6 +681,8 @@ def serving_options(settings: Settings) -> Any:
         engine=settings.engine,
         tools_mode=settings.tools_mode,
         as_shipped=settings.weights == "as-shipped",
+        form=_form(settings),
+        batch=settings.batch,
         context=settings.context,
         parallel=settings.parallel,
         threads=settings.threads,
@@ -688,6 +690,17 @@ def serving_options(settings: Settings) -> Any:
         max_tokens=settings.max_tokens,
         max_prompt_chars=settings.max_prompt_chars,
     )
+
+
+def _form(settings: Settings) -> Any:
+    """Raises InvalidInput when there is no such variant."""
+    if not settings.variant:
+        return None
+    from trimtab.deploy.variant import variant
+    from trimtab.llm.served import Form
+
+    one = variant(settings.variant)
+    return Form(one.engine, one.weights, one.kv, settings.home / "variants")
 
 
 def open_embedder(settings: Settings) -> MiniLmEmbeddings:

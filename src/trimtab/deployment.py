@@ -84,6 +84,28 @@ class Deploying:
         refuse_impossible(self.plan, self.machine, self.variants.facts, fits)
         return fits
 
+    def chosen(self) -> dict[str, object]:
+        """The settings that run the plan, after making sure that this machine can: nothing else takes its place.
+
+        Raises:
+            InvalidInput: nothing is chosen yet.
+            ImpossibleBudget: the machine lacks what the plan demands.
+            ModelFileError: the variant is damaged or cannot be written.
+        """
+        chosen = self.plan.chosen
+        if (one := chosen.variant) is None:
+            raise InvalidInput("Nothing is chosen in this plan yet. Run: trimtab measure, then trimtab plan choose")
+        refuse_impossible(self.plan, self.machine, self.variants.facts, self.fits((one,)))
+        self.variants.prepare(one)
+        return {
+            "model": self.plan.model,
+            "variant": one.name,
+            "context": self.plan.targets.context,
+            "parallel": min(32, chosen.slots or self.plan.targets.users),
+            "threads": chosen.threads,
+            "batch": chosen.batch or self.knobs.batch,
+        }
+
     def choose(self) -> Choice:
         """Raises UnreachableTarget when nothing was measured for this plan."""
         return choose(self.plan, self.machine, self.rows())

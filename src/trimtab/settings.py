@@ -55,9 +55,15 @@ class Settings(BaseSettings):
     engine: Literal["auto", "openvino", "llamacpp"] = Field("auto", description="The local engine.")
     tools_mode: Literal["auto", "native", "guided", "none"] = Field("auto", description="How the model calls tools.")
     weights: Literal["auto", "as-shipped"] = Field("auto", description="`auto` serves the fastest faithful weights.")
+    variant: str = Field(
+        "",
+        description="A variant of the model as `trimtab plan choose` names it, such as `openvino/int4`; nothing else "
+        "is served in its place. Empty is the fastest faithful one.",
+    )
     context: int = Field(4096, ge=512, le=131072, description="Tokens of context for each request.")
     parallel: int = Field(4, ge=1, le=32, description="Requests the local engine works on at once.")
     threads: int = Field(0, ge=0, le=256, description="Threads of the local engine; 0 means one a physical core.")
+    batch: int = Field(256, ge=32, le=4096, description="Tokens of a prompt that the local engine reads in one go.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="Overrides the model's own.")
     max_tokens: int = Field(512, ge=1, le=8192, description="Longest answer.")
     best_of: int = Field(

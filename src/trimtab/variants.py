@@ -34,6 +34,7 @@ from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import OnProgress, resolve_model, sha256_of
 from trimtab.llm.supervised import SupervisedEngine
 from trimtab.llm.tokens import VocabularyCounter
+from trimtab.llm.weights import form_path, written_as
 
 LIKELIEST = 500
 """Tokens of each prediction that llama.cpp is asked for."""
@@ -99,7 +100,7 @@ class Variants:
     def path(self, variant: Variant) -> Path:
         """Its file or folder, whether it is there or not."""
         if variant.engine == "llamacpp":
-            return self.folder / f"{self.source.stem}.{variant.weights}.{self.facts.sha256[:16]}.gguf"
+            return form_path(self.source, self.facts.sha256, self.folder, variant.weights)
         from trimtab.llm.openvino_weights import CONVERTER
 
         precision = f"openvino-{variant.weights}"
@@ -133,9 +134,7 @@ class Variants:
 
     def _write(self, variant: Variant, target: Path) -> None:
         if variant.engine == "llamacpp":
-            from trimtab.llm.weights import rewrite
-
-            rewrite(self.source, target, variant.weights.upper(), self._on_progress, every=True)
+            written_as(self.source, self.folder, variant.weights, self._on_progress)
             return
         from trimtab.llm.openvino_weights import prepare_openvino
 

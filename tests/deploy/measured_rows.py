@@ -28,7 +28,7 @@ def row(
     threads: int = 2,
 ) -> Measured:
     """Sizes in MB, `first` is the p95 in seconds, `rate` tokens a second of each answer."""
-    speed = Speed(users, 9, first / 2, first, exact(first / 2), 0.02, 0.05, exact(rate), rate * users, 0.0)
+    speed = Speed(users, 9, first / 2, first, exact(first / 2), 0.02, 0.05, exact(rate), rate * users, 2000, 0.0)
     return Measured(
         key=f"{name}-{users}-{context}-{threads}",
         candidate=Candidate(variant(name), Knobs(slots=users, context=context, threads=threads)),

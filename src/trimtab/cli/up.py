@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,20 +32,40 @@ def up(
         str | None, typer.Option(help="An OpenAI-compatible server instead of the local engine.")
     ] = None,
     ui: Annotated[bool, typer.Option(help="Start the web UI too.")] = True,
+    plan: Annotated[Path | None, typer.Option(help="Run what was chosen in this deployment.toml, or stop.")] = None,
 ) -> None:
     """Start Trimtab: fetch what is missing, serve the API and the web UI, print the address."""
     from trimtab.settings import Settings
 
-    given = {"port": port, "ui_port": ui_port, "model": model, "engine": engine, "base_url": base_url}
-    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    fetch_missing(settings)
+    given: dict[str, Any] = {"port": port, "ui_port": ui_port, "model": model, "engine": engine, "base_url": base_url}
+    given = {name: value for name, value in given.items() if value is not None}
+    if plan is None:
+        settings = Settings.load(**given)
+        fetch_missing(settings)
+    else:
+        settings, in_web = _planned(plan, given)
+        ui = ui and in_web
     from trimtab.api.serving import run_loop
 
     run_loop(_up(settings, with_ui=ui))
 
 
-def fetch_missing(settings: Settings) -> None:
-    """Fetch the default models that these settings need and that are not here."""
+def _planned(file: Path, given: dict[str, Any]) -> tuple[Settings, bool]:
+    """Settings that run a plan, and whether it wants the web UI."""
+    from trimtab.deploy import plan as plans
+    from trimtab.deployment import Deploying
+    from trimtab.settings import Settings
+
+    plan = plans.read(file)
+    local = {"model": plan.model, "engine": "auto", "base_url": "", "weights": "auto"}
+    settings = Settings.load(**given | local)
+    fetch_missing(settings, ready=False)
+    chosen = Deploying(settings, plan).chosen()
+    return Settings.load(**given | local | chosen), "web" in plan.interface.faces
+
+
+def fetch_missing(settings: Settings, *, ready: bool = True) -> None:
+    """Fetch the default models that these settings need and that are not here. `ready`: write the engine's weights."""
     from trimtab.cli.models import _pull, prepare
     from trimtab.llm import catalogue, shelf
 
@@ -54,7 +75,8 @@ def fetch_missing(settings: Settings) -> None:
     for name in wanted:
         if not shelf.is_installed(catalogue.entry(name), settings.models_dir):
             _pull(catalogue.entry(name), settings.models_dir)
-    prepare(settings.model, settings)
+    if ready:
+        prepare(settings.model, settings)
 
 
 async def _up(settings: Settings, *, with_ui: bool) -> None:

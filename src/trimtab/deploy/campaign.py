@@ -202,7 +202,9 @@ async def _one(orders: Orders, one: Candidate, stage: Stage) -> Measured:
         memory = started.peak_memory()
         positions = await started.positions()
         reference = stage.kept_reference()
-        guessed = estimate(stage.facts, one)
+        guessed = estimate(
+            stage.facts, one, asked=round(alone.tokens + (together.tokens if together is not alone else 0))
+        )
         return Measured(
             key=orders.key(stage.facts, one),
             candidate=one,

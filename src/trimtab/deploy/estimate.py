@@ -20,6 +20,8 @@ _BLOCK_BYTES = {"f32": 128, "f16": 64, "q8_0": 34, "q5_0": 22, "q4_0": 18, "int8
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "u8": 1.1875, "u4": 0.6875}
 """Bytes of one remembered number, its share of a scale and a zero point included."""
 MB = 1_000_000
+CACHE = 256 * (1 << 20)
+"""Most that an engine keeps of questions which were answered (`EngineOptions.cache_mib`)."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,16 @@ class Estimate:
     basis: str
 
 
-def estimate(facts: ModelFacts, candidate: Candidate) -> Estimate:
-    """Without loading anything."""
+def estimate(facts: ModelFacts, candidate: Candidate, asked: int | None = None) -> Estimate:
+    """Without loading anything.
+
+    Args:
+        asked: tokens of all questions and answers so far, which the engine remembers until its place for that is full;
+            None: it is full, as it is after a day of use.
+    """
+    room = CACHE if asked is None else min(CACHE, round(asked * _token(facts, candidate.variant)))
     of = _llamacpp if candidate.variant.engine == "llamacpp" else _openvino
-    return of(facts, candidate)
+    return of(facts, candidate, room)
 
 
 def _weights(facts: ModelFacts, variant: Variant) -> int:
@@ -70,31 +78,36 @@ def _weights(facts: ModelFacts, variant: Variant) -> int:
     return round(blocks / _BLOCK)
 
 
+def _token(facts: ModelFacts, variant: Variant) -> float:
+    """Bytes of keys and values for a token."""
+    return 2 * facts.layers * facts.kv_heads * facts.head * _KV_BYTES[variant.kv]
+
+
 def _kv(facts: ModelFacts, candidate: Candidate) -> int:
     tokens = candidate.knobs.slots * min(candidate.knobs.context, facts.context or candidate.knobs.context)
-    return round(tokens * 2 * facts.layers * facts.kv_heads * facts.head * _KV_BYTES[candidate.variant.kv])
+    return round(tokens * _token(facts, candidate.variant))
 
 
-def _llamacpp(facts: ModelFacts, candidate: Candidate) -> Estimate:
+def _llamacpp(facts: ModelFacts, candidate: Candidate, room: int) -> Estimate:
     weights = _weights(facts, candidate.variant)
     kv = _kv(facts, candidate)
-    step = candidate.knobs.batch * (4 * facts.vocabulary + 16 * facts.inner)
+    step = candidate.knobs.batch * 16 * facts.inner
     engine = 60 * MB + 2 * facts.header_bytes
-    return _told(facts.header_bytes + facts.vector_bytes + weights, weights, kv, step, engine)
+    return _told(facts.header_bytes + facts.vector_bytes + weights, weights, kv, room, step, engine)
 
 
-def _openvino(facts: ModelFacts, candidate: Candidate) -> Estimate:
+def _openvino(facts: ModelFacts, candidate: Candidate, room: int) -> Estimate:
     weights = _weights(facts, candidate.variant)
     angles = facts.context * facts.head * 4
     beside = facts.layers * 75_000 + facts.vocabulary * 125
     kv = _kv(facts, candidate)
     step = candidate.knobs.batch * 16 * facts.inner
     engine = 350 * MB
-    return _told(weights + angles + facts.vector_bytes + beside, weights, kv, step, engine)
+    return _told(weights + angles + facts.vector_bytes + beside, weights, kv, room, step, engine)
 
 
-def _told(disk: int, weights: int, kv: int, step: int, engine: int) -> Estimate:
-    parts = {"weights": weights, "context": kv, "computing": step, "engine": engine}
+def _told(disk: int, weights: int, kv: int, room: int, step: int, engine: int) -> Estimate:
+    parts = {"weights": weights, "context": kv, "earlier questions": room, "computing": step, "engine": engine}
     words = ", ".join(f"{name} {size / MB:.0f}" for name, size in parts.items())
     return Estimate(disk, sum(parts.values()), f"{words} MB")
 

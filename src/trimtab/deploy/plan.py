@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput
 
+from .variant import Variant
+from .variant import variant as named
+
 Authentication = Literal["none", "key", "bearer", "basic", "client-credentials", "oauth"]
 Face = Literal["web", "api", "mcp", "python", "terminal"]
 FILE = "deployment.toml"
@@ -96,6 +99,15 @@ class Chosen(_Part):
     slots: int = Field(0, ge=0, le=64)
     threads: int = Field(0, ge=0, le=4096)
     batch: int = Field(0, ge=0, le=65_536)
+
+    @property
+    def variant(self) -> Variant | None:
+        """The chosen variant; None while nothing is chosen.
+
+        Raises:
+            InvalidInput: these parts make no variant.
+        """
+        return named(f"{self.engine}/{self.weights}/kv-{self.kv}") if self.engine else None
 
 
 class Deployment(_Part):

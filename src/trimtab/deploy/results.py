@@ -23,7 +23,7 @@ from .speed import Speed
 from .variant import Candidate, candidate
 
 FILE = "measurements.jsonl"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ class Speed:
     """Of each answer, in the mean."""
     total: float
     """Of all users together, from the first question to the last answer."""
+    tokens: int
+    """Of all questions and answers."""
     cached_share: float
     """Of the questions' tokens, those the engine remembered from earlier ones."""
 
@@ -118,6 +120,7 @@ def _summed(answers: Sequence[Answer], users: int, seconds: float) -> Speed:
         gap_p95=quantile(gaps, 0.95),
         rate=bootstrap([a.rate for a in answers if a.rate], mean),
         total=sum(a.tokens for a in answers) / seconds,
+        tokens=prompts + sum(a.tokens for a in answers),
         cached_share=sum(a.cached_tokens for a in answers) / prompts if prompts else 0.0,
     )
 

@@ -23,15 +23,16 @@ from trimtab.domain.model import Embedder, Profile, TokenCounter
 from trimtab.domain.neutral import Neutraliser
 
 from .catalogue import DEFAULT_CHAT
-from .choice import Choice, WantedEngine, choose
+from .choice import Choice, EngineName, WantedEngine, choose
 from .engine import Engine, EngineOptions, EngineState
 from .hosted import hosted_model
 from .openai_chat import OpenAIChat, broken
 from .openai_wire import refused
+from .openvino_graph import Precision
 from .profile import profile_for
 from .shelf import OnProgress, resolve_model, sha256_of
 from .tokens import counter_for
-from .weights import prepare
+from .weights import prepare, written_as
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,18 @@ FORWARDED = frozenset(
     "logit_bias".split()
 )
 """Fields of a client's request that reach the server behind us. Grammars, slots and adapters are ours to choose."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A model served otherwise than it would be unasked: chosen by measurement, so nothing else takes its place."""
+
+    engine: EngineName
+    weights: str
+    """Of llama.cpp: f16, q8_0, q5_0, q4_0; of OpenVINO: f16, int8, int4."""
+    kv_cache: str
+    folder: Path
+    """Where its files are, or are written."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,11 @@ class ServingOptions:
     engine: WantedEngine = "auto"
     tools_mode: Literal["auto", "native", "guided", "none"] = "auto"
     as_shipped: bool = False
+    form: Form | None = None
     context: int = 4096
     parallel: int = 4
     threads: int = 0
+    batch: int = 256
     temperature: float | None = None
     max_tokens: int = 512
     max_prompt_chars: int = 64_000
@@ -317,18 +332,25 @@ def prepare_weights(options: ServingOptions, on_progress: OnProgress | None = No
         return
     shipped = resolve_model(DEFAULT_CHAT if options.model == "default" else options.model, options.models_dir)
     choice = engine_for(shipped, options)
-    prepared = options.models_dir / "prepared"
+    prepared = options.form.folder if options.form else options.models_dir / "prepared"
     if choice.engine == "openvino":
         from .openvino_weights import prepare_openvino
 
         try:
-            prepare_openvino(shipped, prepared, on_progress=on_progress)
+            prepare_openvino(shipped, prepared, precision=_precision(options), on_progress=on_progress)
             return
         except ModelFileError:
             if not choice.fallback:
                 raise
-    if not options.as_shipped:
+    if options.form:
+        written_as(shipped, prepared, options.form.weights, on_progress)
+    elif not options.as_shipped:
         prepare(shipped, prepared, on_progress)
+
+
+def _precision(options: ServingOptions) -> Precision:
+    known: dict[str, Precision] = {"f16": "f16", "int8": "int8", "int4": "int4"}
+    return known[options.form.weights] if options.form else "int8"
 
 
 def is_hosted(name: str) -> bool:
@@ -343,6 +365,9 @@ def engine_for(shipped: Path, options: ServingOptions) -> Choice:
         InvalidInput: the engine asked for cannot.
         ModelFileError: the file cannot be read.
     """
+    if options.form:
+        chosen = choose(shipped, options.form.engine)
+        return Choice(chosen.engine, "the setting `variant` says so")
     if options.as_shipped and options.engine == "auto":
         return Choice("llamacpp", "the setting `weights` asks for the file as it was shipped; openvino converts it")
     tools = profile_for(shipped).tools if options.tools_mode == "auto" else options.tools_mode
@@ -352,22 +377,33 @@ def engine_for(shipped: Path, options: ServingOptions) -> Choice:
 async def _served_by(
     choice: Choice, shipped: Path, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
 ) -> Served:
-    engine_options = EngineOptions(slots=options.parallel, slot_context=options.context)
+    kv_cache = options.form.kv_cache if options.form else ""
+    engine_options = EngineOptions(
+        slots=options.parallel, slot_context=options.context, batch=options.batch, kv_cache=kv_cache
+    )
     if options.threads:
         engine_options = replace(engine_options, threads=options.threads)
-    prepared = options.models_dir / "prepared"
+    prepared = options.form.folder if options.form else options.models_dir / "prepared"
     weights = shipped
     engine: Engine
     if choice.engine == "openvino":
         from .openvino import OpenVinoEngine
 
         engine = OpenVinoEngine(
-            shipped, engine_options, options.log_path, name=shipped.stem, cache_dir=prepared, on_progress=on_progress
+            shipped,
+            engine_options,
+            options.log_path,
+            name=shipped.stem,
+            cache_dir=prepared,
+            precision=_precision(options),
+            on_progress=on_progress,
         )
     else:
         from .llamacpp import LlamaCppEngine
 
-        if not options.as_shipped:
+        if options.form:
+            weights = await asyncio.to_thread(written_as, shipped, prepared, options.form.weights, on_progress)
+        elif not options.as_shipped:
             weights = await asyncio.to_thread(prepare, shipped, prepared, on_progress)
         engine = LlamaCppEngine(weights, engine_options, options.log_path, name=shipped.stem)
     await engine.start()

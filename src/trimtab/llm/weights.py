@@ -44,6 +44,24 @@ def prepare(path: Path, cache_dir: Path, on_progress: OnProgress | None = None) 
     return target
 
 
+def form_path(source: Path, sha256: str, folder: Path, kind: str) -> Path:
+    """Where `written_as` writes."""
+    return folder / f"{source.stem}.{kind}.{sha256[:16]}.gguf"
+
+
+def written_as(source: Path, folder: Path, kind: str, on_progress: OnProgress | None = None) -> Path:
+    """`source` with all its matrices as `kind` (``f16``, ``q8_0``, ``q5_0``, ``q4_0``), written into `folder` once.
+
+    Raises:
+        ModelFileError: the file cannot be read, or the disk is full.
+    """
+    target = form_path(source, sha256_of(source), folder, kind)
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        rewrite(source, target, kind.upper(), on_progress, every=True)
+    return target
+
+
 def rewrite(
     source: Path, target: Path, kind: str, on_progress: OnProgress | None = None, *, every: bool = False
 ) -> None:
