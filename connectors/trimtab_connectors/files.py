@@ -6,6 +6,7 @@ spelling, link or race leads out of the folder. Hidden files are left out: they 
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -189,9 +190,8 @@ def opened(folder: str, inside: list[str], flags: int) -> Iterator[int]:
     except FileNotFoundError:
         raise ToolError(f"There is no {shown} in the folder. List it to see what there is.") from None
     except OSError as error:
-        why = (
-            "it is a link, or something on the way is" if error.errno in (40, 62) else (error.strerror or "unreadable")
-        )
+        links = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
+        why = "it is a link, or something on the way is a link or no folder" if error.errno in links else error.strerror
         raise ToolError(f"{shown} was not opened: {why}.", reason="not_permitted") from None
     finally:
         os.close(held)
