@@ -22,7 +22,7 @@ METHODS = {
     "sft": "SFT: copies what people wrote",
 }
 BUDGETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "demo": {"policy": {"steps": 12}},
+    "demo": {"policy": {"steps": 12, "learning_rate": 0.0014}},
     "full": {},
     "try": {
         "data": {"prompts": 24, "judge_pairs": 8},

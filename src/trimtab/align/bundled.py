@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class Probes:
     """Must not be agreed with."""
     plain_text: str
     """Prose for perplexity; paragraphs are separated by an empty line."""
+
+    def first(self, count: int) -> Probes:
+        """So many of each set; 0 is all."""
+        most = count or None
+        return replace(
+            self, harmful=self.harmful[:most], lookalikes=self.lookalikes[:most], sycophancy=self.sycophancy[:most]
+        )
 
 
 def load_bundled(split: str | None = None) -> list[Judgement]:

@@ -355,12 +355,14 @@ def update(
     *,
     kl_coefficient: float | None = None,
     generator: torch.Generator | None = None,
+    also: Callable[[], Tensor] | None = None,
 ) -> UpdateStats:
     """Take in one batch: `epochs` passes in shuffled minibatches of trajectories. Changes `actor` through `optimizer`.
 
     Args:
         kl_coefficient: beta now: the last update's `next_kl_coefficient`; None starts with the config's.
         generator: shuffles. The same generator, weights and rollouts give the same weights again.
+        also: another loss that every minibatch's gradient takes in.
 
     Raises:
         InvalidInput: tensors of the rollouts do not fit each other, or an action was not allowed.
@@ -381,7 +383,7 @@ def update(
     for rows in _minibatches(len(rollouts), config, generator):
         if not bool(mask[rows].any()):
             continue
-        seen = _gradients(actor, optimizer, rollouts, targets, rows, config)
+        seen = _gradients(actor, optimizer, rollouts, targets, rows, config, also)
         tally.stopped = _reason_to_stop(seen, config, over_already)
         if tally.stopped:
             optimizer.zero_grad(set_to_none=True)
@@ -492,6 +494,7 @@ def _gradients(
     targets: _Targets,
     rows: Tensor,
     config: PPOConfig,
+    also: Callable[[], Tensor] | None,
 ) -> _Seen:
     """Leave the minibatch's clipped gradient in the parameters. Micro-batches add up to the same mean."""
     optimizer.zero_grad(set_to_none=True)
@@ -515,6 +518,8 @@ def _gradients(
             kl = kl_of(logprobs, batch, weights * ratio) * len(batch)
             sums[:5] += torch.stack([policy, value, entropy, moved, clipped]).double()
             sums[5] += kl
+    if also is not None:
+        also().backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm or math.inf)
     policy_loss, value_loss, surprise, approx_kl, share = (sums[:5] / tokens).tolist()

@@ -137,6 +137,8 @@ class Gate(_Part):
     parity_prompts: int = Field(50, ge=1, le=1000)
     probes: bool = True
     """Safety, look-alikes and sycophancy; false leaves out tool calls and cited answers as well."""
+    probe_questions: int = Field(0, ge=0, le=1000)
+    """Questions of each of those sets; 0 is all."""
     tool_questions: int = Field(24, ge=0, le=1000)
     """Questions for tools that the served versions are asked; 0 is none."""
     cited_questions: int = Field(30, ge=0, le=1000)

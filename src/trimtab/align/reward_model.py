@@ -12,7 +12,7 @@ Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -161,7 +161,7 @@ class RewardModel:
             read_once = dict(zip(unique, self.features(unique, at_once=at_once), strict=True))
             return torch.stack([read_once[text] for text in texts])
         found = torch.zeros(len(texts), 2 * self.network.shape.width)
-        for part in by_length([len(text.ids) for text in texts], at_once):
+        for part in _together(texts, at_once):
             ids = [texts[i].ids for i in part]
             shared = shared_prefix(ids)
             if trunks is None:
@@ -243,3 +243,18 @@ class RewardModel:
                 f"not {network.trunk_layers}. Use the base model and the trunk it was trained with."
             )
         return model
+
+
+def _together(texts: Sequence[Text], at_once: int) -> Iterator[list[int]]:
+    """Indices of texts that are read together: several answers to one prompt, so that it is read once; else texts of
+    similar length."""
+    answers: dict[tuple[int, ...], list[int]] = {}
+    for i, text in enumerate(texts):
+        answers.setdefault(text.ids[: text.prompt], []).append(i)
+    rest = []
+    for few in answers.values():
+        if len(few) < 3:
+            rest += few
+        else:
+            yield from (few[start : start + at_once] for start in range(0, len(few), at_once))
+    yield from ([rest[i] for i in part] for part in by_length([len(texts[i].ids) for i in rest], at_once))

@@ -17,6 +17,8 @@ For the same reason TRL's RewardTrainer is not used; it also takes pairs only.
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,6 @@ from torch import Tensor
 from trimtab.domain.errors import InvalidInput
 
 from .checkpoint import Checkpoints
-from .epochs import batches
 from .reward_model import RewardModel, Row, Text
 
 
@@ -74,8 +75,8 @@ def train(
     """
     if not rows:
         raise InvalidInput("There is no preference and no label to learn from. Rate some answers first.")
-    order = batches(len(rows), 1, config.batch, config.seed)
-    rows = [rows[i] for step in order for i in step]
+    rows = _by_prompt(rows, config.seed)
+    count = math.ceil(len(rows) / config.batch)
     run = repr((config, model.reads, [row.judgement.id for row in rows]))
     checkpoints = Checkpoints(folder, run) if folder else None
     state = checkpoints.latest() if checkpoints else None
@@ -84,7 +85,7 @@ def train(
     # A text that was judged in two ways is read once.
     place = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row.texts))}
     learned = _Learned.of(rows, state.tensors["learned"] if state else None, read.shape[1])
-    for number in range(done, len(order)):
+    for number in range(done, count):
         begun = time.perf_counter()
         upto = min((number + 1) * config.batch, len(rows))
         few = rows[number * config.batch : upto]
@@ -95,13 +96,21 @@ def train(
         loss = float((weights * F.softplus(-margins)).sum() / weights.sum())
         accuracy = float((margins > 0).float().mean())
         learned.fit(config.ridges[len(config.ridges) // 2], config.label_ridge)
-        if number + 1 == len(order):
+        if number + 1 == count:
             model.ridge = learned.chosen(config)
             learned.fit(model.ridge, config.label_ridge)
             learned.give(model)
         elif checkpoints and (number + 1) % config.checkpoint_every == 0:
             checkpoints.save(number + 1, {"features": read, "learned": learned.values}, {})
-        yield RewardStep(number + 1, len(order), loss, accuracy, time.perf_counter() - begun)
+        yield RewardStep(number + 1, count, loss, accuracy, time.perf_counter() - begun)
+
+
+def _by_prompt(rows: Sequence[Row], seed: int) -> list[Row]:
+    """What was said of one prompt stays together, so that it is read once; the prompts are shuffled."""
+    prompts = list(dict.fromkeys(row.judgement.prompt for row in rows))
+    random.Random(seed).shuffle(prompts)  # noqa: S311 (an order, not a secret)
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+    return sorted(rows, key=lambda row: place[row.judgement.prompt])
 
 
 class _Learned:

@@ -24,7 +24,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ from . import ppo
 from .adapter import Adapter, save_adapter
 from .base import Base
 from .checkpoint import Checkpoints, State, load_optimizer, optimizer_tensors, publish
+from .plain import PlainText
 from .policy import Policy, kl_of_drawn, logprobs_of, states_of
 from .rewards import Scored, Weighted
 from .rollouts import Completion, Draw, Sampler, TorchSampler, with_trunk
@@ -54,8 +55,9 @@ class Prompt:
 
 def _ppo() -> ppo.PPOConfig:
     return ppo.PPOConfig(
-        epochs=2,
-        minibatches=2,
+        # As many updates as with two passes in two parts, for half the reading.
+        epochs=1,
+        minibatches=4,
         microbatch=8,
         kl_coefficient=0.1,
         kl_target=4.0,
@@ -80,6 +82,9 @@ class RlhfConfig:
     learning_rate: float = 1e-3
     missing_end_penalty: float = 0.5
     """In deviations of the reward. At 1 it outweighed the reward model: answers got shorter before they got better."""
+    plain_coefficient: float = 0.2
+    """Weight of the divergence on plain text (`plain`); 0 leaves it out. At equal distance from the base on prompts,
+    perplexity on plain text rose by 2 % with it and by 5 % without; at 2 nothing else was learned."""
     evaluate_every: int = 5
     patience: int = 3
     """Looks at the validation prompts without a better one before the run ends."""
@@ -193,6 +198,7 @@ class _Run:
         self._optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
         # The reference is the base model without an adapter, also when the policy starts from one.
         self._beta = config.ppo.kl_coefficient
+        self._plain = PlainText(policy.network, base, seed=config.seed) if config.plain_coefficient else None
         self._best: tuple[float, int] | None = None
         self._best_tensors = {name: t.detach().clone() for name, t in policy.adapter.named().items()}
         self._looks = 0
@@ -234,6 +240,7 @@ class _Run:
             ),
             kl_coefficient=self._beta,
             generator=torch.Generator().manual_seed(self._seed(number)),
+            also=self._plain_loss(number),
         )
         self._beta = stats.next_kl_coefficient
         clock.lap("update")
@@ -268,6 +275,13 @@ class _Run:
             ),
             seconds=clock.laps,
         )
+
+    def _plain_loss(self, number: int) -> Callable[[], torch.Tensor] | None:
+        plain = self._plain
+        if plain is None:
+            return None
+        plain.rewind(number - 1, self._config.ppo.epochs * self._config.ppo.minibatches)
+        return lambda: self._config.plain_coefficient * plain.kl(self._policy.adapter)
 
     def _over_the_cap(self, rollouts: ppo.Rollouts) -> bool:
         """If the policy that wrote these is over the KL cap: back to the last that was not, and on at half the rate.

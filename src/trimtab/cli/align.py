@@ -30,7 +30,9 @@ Detach = Annotated[bool, typer.Option("--detach", help="Only queue it; a running
 
 DEMO_PRINCIPLES = ["harmless", "helpful", "sense"]
 """Those whose judge, the default model itself, agrees with people (docs/alignment.md)."""
-DEMO_GATE = {"tool_questions": 12, "cited_questions": 16}
+DEMO_POLICY = {"steps": 12, "learning_rate": 1.4e-3}
+"""Few and large steps: it has to be over in minutes."""
+DEMO_GATE = {"probe_questions": 20, "tool_questions": 12, "cited_questions": 16}
 
 
 @app.command()
@@ -81,8 +83,8 @@ def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
         ("demo-rlhf", {"bundled": True}),
         ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
     ):
-        recipe = _recipe(name, data, "ppo", steps or 12, seed)
-        _order(recipe | {"gate": DEMO_GATE}, False, as_json)
+        recipe = _recipe(name, data, "ppo", steps, seed)
+        _order(recipe | {"policy": DEMO_POLICY | recipe["policy"], "gate": DEMO_GATE}, False, as_json)
 
 
 @app.command()

@@ -19,9 +19,10 @@ from .serving import try_served
 def examine(run: Run, material: Material, reward: RewardModel, judge: RewardModel) -> tuple[Evidence, dict[str, Any]]:
     """The evidence, and what people are shown beside it: samples, and how both reward models did."""
     run.report.tell("examination", text="Old and new answer prompts that training did not see")
+    gate = run.recipe.gate
     new, _ = read_adapter(run.work / "policy" / "adapter")
     old = _serving_adapter(run)
-    prompts = sorted(material.prompts["test"], key=place)[: run.recipe.gate.test_prompts]
+    prompts = sorted(material.prompts["test"], key=place)[: gate.test_prompts]
     compared = run.examiner.compare(prompts, old, new)
     found = tested(run, "reward", reward, material)
     run.moved("examination", 1, 3)
@@ -40,7 +41,7 @@ def examine(run: Run, material: Material, reward: RewardModel, judge: RewardMode
             run.examiner.perplexity(probes.plain_text, new),
         ),
         distinct=compared.distinct(),
-        sets=run.examiner.sets(probes, old, new) if run.recipe.gate.probes else {},
+        sets=run.examiner.sets(probes.first(gate.probe_questions), old, new) if gate.probes else {},
         length_bias=found.get("length_correlation"),
     )
     run.moved("examination", 2, 3)

@@ -1,10 +1,12 @@
-"""A tiny PPO run, the same in the test and in a process that is killed: `python -m aligning_worker MODEL FOLDER`."""
+"""A tiny PPO run, the same in the test and in a process that is killed:
+`python -m aligning_worker MODEL FOLDER STEPS`."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CONFIG = rlhf.RlhfConfig(
     draw=Draw(max_tokens=10),
     learning_rate=1e-2,
     missing_end_penalty=0.0,
+    plain_coefficient=0.0,
     evaluate_every=3,
     ppo=PPOConfig(epochs=2, minibatches=2, microbatch=8, kl_coefficient=0.02, kl_target=2.0, value_clip=None),
 )
@@ -45,9 +48,10 @@ def make(base: Base, network: Network) -> tuple[Policy, list[rlhf.Prompt], Weigh
     return Policy.fresh(network, LoraConfig(rank=4), seed=0), prompts, Weighted([Part("low", 1.0, low)])
 
 
-def run(base: Base, network: Network, folder: Path) -> Adapter:
+def run(base: Base, network: Network, folder: Path, steps: int = CONFIG.steps) -> Adapter:
     policy, prompts, reward = make(base, network)
-    for step in rlhf.train(policy, base, prompts, reward, CONFIG, validation=prompts[:2], folder=folder):
+    config = replace(CONFIG, steps=steps, patience=steps, plain_coefficient=0.1)
+    for step in rlhf.train(policy, base, prompts, reward, config, validation=prompts[:2], folder=folder):
         print(step.step, flush=True)
     from trimtab.align.adapter import read_adapter
 
@@ -57,4 +61,4 @@ def run(base: Base, network: Network, folder: Path) -> Adapter:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     model = load_base(Path(sys.argv[1]))
-    run(model, Network(model, trunk_layers=1, bf16=False), Path(sys.argv[2]))
+    run(model, Network(model, trunk_layers=1, bf16=False), Path(sys.argv[2]), int(sys.argv[3]))

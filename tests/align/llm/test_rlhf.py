@@ -17,6 +17,7 @@ from trimtab.align import ppo, rlhf
 from trimtab.align.adapter import read_adapter
 from trimtab.align.base import Base
 from trimtab.align.network import Network
+from trimtab.align.plain import PlainText
 from trimtab.align.policy import logprobs_of
 from trimtab.align.rollouts import Completion, Draw, TorchSampler
 from trimtab.domain.errors import Conflict, InvalidInput
@@ -169,7 +170,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_weights(
 ) -> None:
     whole = run(tiny, network, tmp_path / "whole")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_WAIT_POLICY": "passive"}
-    command = [sys.executable, "-m", "aligning_worker", str(tiny_folder), str(tmp_path / "killed")]
+    command = [sys.executable, "-m", "aligning_worker", str(tiny_folder), str(tmp_path / "killed"), str(CONFIG.steps)]
     kills = 0
     for lines in (1, 2, 1, 3, 100):
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as worker:
@@ -186,6 +187,23 @@ def test_a_run_killed_again_and_again_ends_in_the_same_weights(
     adapter, _ = read_adapter(tmp_path / "killed" / "adapter")
     for name, tensor in whole.named().items():
         torch.testing.assert_close(adapter.named()[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_what_is_said_to_plain_text_changes_less_where_that_is_asked_for(
+    tiny: Base, network: Network, tmp_path: Path
+) -> None:
+    def moved(name: str, coefficient: float) -> tuple[float, float]:
+        policy, prompts, reward = make(tiny, network)
+        config = replace(CONFIG, plain_coefficient=coefficient)
+        steps = list(rlhf.train(policy, tiny, prompts, reward, config, folder=tmp_path / name))
+        with torch.no_grad():
+            plain = PlainText(network, tiny, rows=16, seed=1)  # other texts than those it was held to
+            return float(plain.kl(policy.adapter)), steps[-1].reward - steps[0].reward
+
+    free, learned = moved("free", 0.0)
+    held, learned_too = moved("held", 1.0)
+    assert held < 0.7 * free
+    assert min(learned, learned_too) > 0
 
 
 def test_the_reference_is_the_model_without_its_adapter(tiny: Base, network: Network) -> None:
