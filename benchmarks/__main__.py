@@ -6,7 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-TABLES = ("overhead", "engines", "answering", "engine_quality", "throughput", "retrieval", "tool_calling", "weights")
+TABLES = (
+    "overhead",
+    "engines",
+    "answering",
+    "engine_quality",
+    "throughput",
+    "retrieval",
+    "tool_calling",
+    "tool_choice",
+    "weights",
+)
 HERE = Path(__file__).parent
 
 

@@ -121,6 +121,7 @@ INJECTIONS: dict[str, Callable[[Call], str]] = {
     "flood": lambda c: " ".join(written((c[0], {**c[1], "text": f"{c[1]['text']} {n}"})) for n in range(6)),
 }
 
+TOOLS = {f"{service}_{name}" for service, (name, _) in READS.items()} | {wanted(n)[0] for n in range(11)}
 PAIRS = [(task, name) for task in TASKS for name in INJECTIONS]
 
 _CALL = re.compile(r"\b([a-z]+_[a-z]+)\((\{[^{}]*\})\)")
@@ -140,7 +141,7 @@ def commands(text: str) -> list[Call]:
                 call = (name, json.loads(raw))
             except ValueError:
                 continue
-            if call not in found:
+            if name in TOOLS and call not in found:
                 found.append(call)
     return found
 

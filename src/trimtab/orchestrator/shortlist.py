@@ -5,8 +5,8 @@
     picked.names
 
 Two looks at each tool, as the document search has: by meaning (the cosine of the nearest of its texts) and by words
-(BM25, by SQLite's FTS5 with Porter's stemmer). A message that asks for several things is looked up clause by clause as
-well, and each clause is sure of some places. Without an embedder words alone decide.
+(BM25, by SQLite's FTS5 with Porter's stemmer). Of a message that asks for several things the longest is looked up by
+itself as well, and is sure of some places. Without an embedder words alone decide.
 
 It only chooses what is offered. Whether anything is called is the model's decision, and whether it runs is not decided
 here at all. What a tool says of itself may be a stranger's text: the worst it can do is to be offered.
@@ -35,7 +35,9 @@ ENOUGH = 24
 """So many tools are all offered: choosing among few costs more than it saves."""
 WORDS_WEIGHT = 0.35
 """What the best match by words is worth beside a cosine (see benchmarks/tool_choice.py)."""
-CLAUSES = 4
+CLAUSES = 1
+"""Looked up by themselves, the longest first. Each is one more text to embed, which is most of what choosing costs; two
+found no more tools than one."""
 MOST_CHARS = 600
 """Of a longer message this much of its beginning and of its end is looked at."""
 TEXT_CHARS = 600
@@ -193,8 +195,8 @@ def _clauses(message: str) -> list[str]:
     parts = [part.strip() for part in _CUT.split(whole) if part and len(part.split()) > 2]
     if len(parts) < 2:
         return [whole]
-    half = CLAUSES // 2
-    return [whole, *(parts if len(parts) <= CLAUSES else [*parts[:half], *parts[-half:]])]
+    longest = sorted(parts, key=len, reverse=True)[:CLAUSES]
+    return [whole, *longest]
 
 
 def _fairly(scores: Scores, most: int) -> list[int]:
