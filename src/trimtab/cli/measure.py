@@ -38,6 +38,8 @@ def measure(
     minutes: Annotated[float, typer.Option(min=0.1, help="When they are over nothing new is begun.")] = 15.0,
     settings: Annotated[bool, typer.Option(help="Try other settings of the best variants, too.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
+    base_url: Annotated[str, typer.Option(help="Measure this OpenAI-compatible server, its speed only.")] = "",
+    model: Annotated[str, typer.Option(help="What that server calls the model.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a variant.")] = False,
 ) -> None:
     """Measure speed, memory, disk and quality of the model's variants. Run it again to go on where it was stopped."""
@@ -45,6 +47,9 @@ def measure(
     from trimtab.deploy import variant as known
     from trimtab.deployment import own_database, workload_named
 
+    if base_url:
+        _remote(base_url, model, workload, users or 1, as_json)
+        return
     here = deploying(plan)
     asked = workload_named(workload, lambda: own_database(here.settings))
     more = ("--workload", workload) + (("--plan", str(plan)) if plan else ())
@@ -60,6 +65,33 @@ def measure(
         more_words=more,
     )
     asyncio.run(_told(here, orders, as_json))
+
+
+def _remote(base_url: str, model: str, workload: str, users: int, as_json: bool) -> None:
+    """A server elsewhere. Its key is the setting `api_key`."""
+    from trimtab.deploy import speed
+    from trimtab.deployment import own_database, workload_named
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    asked = workload_named(workload, lambda: own_database(settings))
+    endpoint = speed.Endpoint(base_url.rstrip("/"), model, settings.api_key.get_secret_value())
+
+    async def both() -> list[speed.Speed]:
+        await speed.measure(endpoint, asked.part(-1, 1), 1)
+        alone = await speed.measure(endpoint, asked.part(0, 5), 1)
+        return [alone, await speed.measure(endpoint, asked.part(5, 3 * users), users)] if users > 1 else [alone]
+
+    for found in asyncio.run(both()):
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+            continue
+        many = "1 user" if found.users == 1 else f"{found.users} users"
+        gaps = f"{found.gap_p50:.3f} s a piece (p95 {found.gap_p95:.3f})"
+        typer.echo(
+            f"{model}, {many}: first word {found.first_p50:.2f} s (p95 {found.first_p95:.2f}), then {gaps}, "
+            f"{found.rate.value:.1f} tokens/s each, {found.total:.1f} together"
+        )
 
 
 async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:

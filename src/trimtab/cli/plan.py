@@ -155,6 +155,23 @@ def choose(
         typer.echo(f"\nChosen: {one.name}. Measured by: {chosen.command}")
 
 
+@app.command()
+def plot(
+    file: File = NAME, to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("deployment.svg")
+) -> None:
+    """Draw what was measured for the plan: speed, memory and quality, and which is chosen."""
+    from trimtab.deploy.plot import plot as drawn
+    from trimtab.domain.durable import replace_file
+    from trimtab.domain.errors import InvalidInput
+
+    picture = drawn(deploying(file).choose())
+    try:
+        replace_file(to, picture)
+    except OSError as error:
+        raise InvalidInput(f"{to} cannot be written ({error.strerror}). Choose another place.") from error
+    typer.echo(f"Wrote {to}")
+
+
 def _table(found: Choice) -> None:
     from rich.console import Console
     from rich.table import Table

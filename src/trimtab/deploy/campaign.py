@@ -17,7 +17,7 @@ from typing import Protocol
 from trimtab.domain.errors import TrimtabError
 
 from .choose import front
-from .estimate import ModelFacts, estimate
+from .estimate import Asked, ModelFacts, estimate
 from .quality import Position, compare
 from .results import Measured, Results, key_of
 from .speed import Endpoint, measure
@@ -197,14 +197,14 @@ async def _one(orders: Orders, one: Candidate, stage: Stage) -> Measured:
         alone = await measure(started.endpoint, orders.workload.part(0, orders.alone), 1)
         together = alone
         if orders.users > 1:
-            asked = orders.workload.part(orders.alone, orders.users * orders.each)
-            together = await measure(started.endpoint, asked, orders.users)
+            several = orders.workload.part(orders.alone, orders.users * orders.each)
+            together = await measure(started.endpoint, several, orders.users)
         memory = started.peak_memory()
         positions = await started.positions()
         reference = stage.kept_reference()
-        guessed = estimate(
-            stage.facts, one, asked=round(alone.tokens + (together.tokens if together is not alone else 0))
-        )
+        runs = [alone] if together is alone else [alone, together]
+        asked = Asked(1 + sum(run.answers for run in runs), sum(run.tokens for run in runs))
+        guessed = estimate(stage.facts, one, asked)
         return Measured(
             key=orders.key(stage.facts, one),
             candidate=one,

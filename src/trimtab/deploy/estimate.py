@@ -1,7 +1,10 @@
 """What a variant will take, from a model's metadata alone: disk to the byte nearly, memory from what was measured.
 
-The parts of memory are the weights, the keys and values of every slot, the largest step of computation, and the engine
-itself. The last two are constants that were fitted to measurements of the default model (docs/deployment.md).
+The parts of memory are the weights, the keys and values of every slot, those of questions that were answered, the
+largest step of computation, and the engine itself. How often an engine holds its weights, and what a step and the
+engine take, are constants fitted to peak memory on x86-64 (the table in docs/deployment.md): llama.cpp sets all slots
+aside when it starts, and keeps 4-bit weights a second time in another order; OpenVINO keeps weights in its own order
+beside the file's (16-bit ones as 32-bit numbers), and touches keys and values only when they are used.
 """
 
 from __future__ import annotations
@@ -60,16 +63,23 @@ class Estimate:
     basis: str
 
 
-def estimate(facts: ModelFacts, candidate: Candidate, asked: int | None = None) -> Estimate:
+@dataclass(frozen=True)
+class Asked:
+    """What an engine was asked since it started."""
+
+    questions: int
+    tokens: int
+    """Of all questions and answers."""
+
+
+def estimate(facts: ModelFacts, candidate: Candidate, asked: Asked | None = None) -> Estimate:
     """Without loading anything.
 
     Args:
-        asked: tokens of all questions and answers so far, which the engine remembers until its place for that is full;
-            None: it is full, as it is after a day of use.
+        asked: what the engine may remember; None: as much as it has room for, as after a day of use.
     """
-    room = CACHE if asked is None else min(CACHE, round(asked * _token(facts, candidate.variant)))
     of = _llamacpp if candidate.variant.engine == "llamacpp" else _openvino
-    return of(facts, candidate, room)
+    return of(facts, candidate, asked)
 
 
 def _weights(facts: ModelFacts, variant: Variant) -> int:
@@ -88,22 +98,31 @@ def _kv(facts: ModelFacts, candidate: Candidate) -> int:
     return round(tokens * _token(facts, candidate.variant))
 
 
-def _llamacpp(facts: ModelFacts, candidate: Candidate, room: int) -> Estimate:
+def _llamacpp(facts: ModelFacts, candidate: Candidate, asked: Asked | None) -> Estimate:
     weights = _weights(facts, candidate.variant)
-    kv = _kv(facts, candidate)
+    room = CACHE
+    if asked is not None:  # the last question of each slot is still in it
+        left = max(0.0, 1 - candidate.knobs.slots / asked.questions) if asked.questions else 0.0
+        room = min(CACHE, round(asked.tokens * left * _token(facts, candidate.variant)))
     step = candidate.knobs.batch * 16 * facts.inner
     engine = 60 * MB + 2 * facts.header_bytes
-    return _told(facts.header_bytes + facts.vector_bytes + weights, weights, kv, room, step, engine)
+    disk = facts.header_bytes + facts.vector_bytes + weights
+    held = weights * (2 if candidate.variant.weights == "q4_0" else 1)
+    return _told(disk, held, _kv(facts, candidate), room, step, engine)
 
 
-def _openvino(facts: ModelFacts, candidate: Candidate, room: int) -> Estimate:
+def _openvino(facts: ModelFacts, candidate: Candidate, asked: Asked | None) -> Estimate:
     weights = _weights(facts, candidate.variant)
     angles = facts.context * facts.head * 4
     beside = facts.layers * 75_000 + facts.vocabulary * 125
-    kv = _kv(facts, candidate)
-    step = candidate.knobs.batch * 16 * facts.inner
-    engine = 350 * MB
-    return _told(weights + angles + facts.vector_bytes + beside, weights, kv, room, step, engine)
+    kv, room = _kv(facts, candidate), CACHE
+    if asked is not None:
+        used = round(asked.tokens * _token(facts, candidate.variant))
+        kv, room = min(kv, used), min(CACHE, max(0, used - kv))
+    step = candidate.knobs.batch * 50 * facts.inner
+    engine = 300 * MB
+    held = weights * (3 if candidate.variant.weights == "f16" else 2)
+    return _told(weights + angles + facts.vector_bytes + beside, held, kv, room, step, engine)
 
 
 def _told(disk: int, weights: int, kv: int, room: int, step: int, engine: int) -> Estimate:
