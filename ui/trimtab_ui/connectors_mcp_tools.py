@@ -39,7 +39,7 @@ def draw_offered(shown: Mapping[str, Any]) -> list[str]:
     note("What you do not tick counts as writing: each call of it waits for your approval.")
     known = {str(tool["name"]) for tool in shown.get("tools") or () if tool.get("effect") == "read"}
     if hinted := hinted - known:
-        st.button(f"Believe the server: {len(hinted)} of its tools only read", key="mcp-believe", type="tertiary",
+        st.button(f"Believe the server: {len(hinted)} of these only read", key="mcp-believe", type="tertiary",
                   icon=":material/done_all:", on_click=_believe, args=(sha, sorted(hinted)))  # fmt: skip
     reads: list[str] = []
     with st.container(key="mcp-tools", gap="xsmall"):
@@ -48,7 +48,8 @@ def draw_offered(shown: Mapping[str, Any]) -> list[str]:
                 reads.append(str(tool["name"]))
         if shown.get("has_resources"):
             with st.container(border=True):
-                draw(tag("div", tag("span", "resources", cls="tt-where"), "Lists and reads what it has on offer."))
+                draw(tag("div", "resources", cls="tt-where"))
+                note("What it has on offer is listed, and read by its address.")
                 if st.checkbox("Only reads", key=f"mcp-reads-{sha}-{RESOURCES}"):
                     reads.append(RESOURCES)
     _aside(shown)

@@ -71,6 +71,7 @@ def _try(connector: str, tool: Mapping[str, Any]) -> None:
     if sent:
         with st.spinner("Asking …"):
             st.session_state[f"tried-{name}"] = wrong or _run(connector, tool, arguments, sure)
+        st.rerun()  # the figures above and the calls below know of it
     _shown(st.session_state.get(f"tried-{name}"))
 
 
