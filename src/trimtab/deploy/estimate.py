@@ -4,7 +4,8 @@ The parts of memory are the weights, the keys and values of every slot, those of
 largest step of computation, and the engine itself. How often an engine holds its weights, and what a step and the
 engine take, are constants fitted to peak memory on x86-64 (the table in docs/deployment.md): llama.cpp sets all slots
 aside when it starts, and keeps 4-bit weights a second time in another order; OpenVINO takes its
-weights twice (16-bit ones three times; what the copies are was not looked into), and touches keys and values only when they are used.
+weights twice (16-bit ones three times; what the copies are was not looked into), and touches keys and values only when
+they are used.
 """
 
 from __future__ import annotations
