@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import text, update
 from typer.testing import CliRunner
 
 from scripted_app import Desk, app_with, asked, follow, new_thread, only, post
 from services import LoopbackServices
-from trimtab.app import Trimtab
+from trimtab.api.server import create_app
+from trimtab.app import LOCAL_USER, Trimtab
 from trimtab.cli.connectors import app as command
 from trimtab.connect import Connector, Effect
 from trimtab.connect.standing import CALLER
@@ -206,6 +208,50 @@ async def test_a_connector_without_a_badge_is_refused_before_anybody_is_asked(tm
         events = await asked(app, "Light")
     assert "approval.needed" not in [e["type"] for e in events]
     assert "trimtab connectors check lamp" in only(events, "tool.finished")["text"]
+
+
+async def test_over_http_a_person_remembers_lists_and_revokes_their_own_and_the_operator_reads_the_log(
+    tmp_path: Path, services: LoopbackServices
+) -> None:
+    async with app_with([note("one"), "Done.", note("two"), "Done."], tmp_path, services=services) as app:
+        mine = await app.database.write(people.create_key, LOCAL_USER, "test")
+        other = await app.database.write(people.create_key, "bo", "test")
+        transport = httpx.ASGITransport(create_app(app), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+
+            async def ask(method: str, path: str, key: str = mine, **more: Any) -> httpx.Response:
+                return await client.request(method, path, headers={"Authorization": f"Bearer {key}"}, **more)
+
+            turn = await post(app, "Note one")
+            await follow(app, turn, until=NEEDED)
+            (pending,) = (await ask("GET", "/v1/approvals")).json()["approvals"]
+            decision = {"decision": "approve", "digest": pending["digest"]}
+            for unsafe in ({"days": 1000}, {"free": ["text"], "when_tainted": True}, {"free": ["colour"]}):
+                refused = await ask("POST", f"/v1/approvals/{pending['id']}", json={**decision, "remember": unsafe})
+                assert refused.status_code in (400, 422)
+            body = {**decision, "remember": {"free": ["text"], "days": 7}}
+            assert (await ask("POST", f"/v1/approvals/{pending['id']}", json=body)).status_code == 200
+            await follow(app, turn)
+            assert only(await asked(app, "Note two"), "approval.decided")["remembered"]
+            (kept,) = (await ask("GET", "/v1/approvals/remembered")).json()["remembered"]
+            assert (kept["tool"], kept["free"], kept["uses"]) == ("notes_add", ["text"], 1)
+            assert (await ask("GET", "/v1/approvals/remembered", other)).json() == {"remembered": []}
+            one = f"/v1/approvals/remembered/{kept['id']}"
+            assert (await ask("DELETE", one, other)).status_code == 404
+            assert (await ask("DELETE", one)).status_code == 200
+            assert (await ask("DELETE", one)).status_code == 404
+            hand = {"tool": "add", "arguments": {"text": "by hand"}, "confirm": True}
+            assert (await ask("POST", "/v1/connectors/notes/call", json=hand)).status_code == 200
+            calls = (await ask("GET", "/v1/audit?connector=notes&limit=10")).json()["calls"]
+            assert [(c["via"], c["status"]) for c in calls] == [("hand", "ok"), ("hand", "begun")] + [
+                ("turn", "ok")
+            ] * 2
+            assert (await ask("GET", "/v1/audit/check")).json()["whole"]
+            assert len((await ask("GET", "/v1/audit/mine")).json()["calls"]) == 4
+            assert (await ask("GET", "/v1/audit/mine", other)).json() == {"calls": []}
+            for path in ("/v1/audit", "/v1/audit/check"):
+                assert (await ask("GET", path, other)).status_code == 403
+    assert list(services.notes.values()) == ["one", "two", "by hand"]
 
 
 # ---------------------------------------------------------------------- the audit log
