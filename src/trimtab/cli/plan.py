@@ -172,6 +172,30 @@ def plot(
     typer.echo(f"Wrote {to}")
 
 
+@app.command()
+def export(
+    kind: Annotated[str, typer.Argument(help="compose or kubernetes.")],
+    file: File = NAME,
+    image: Annotated[str, typer.Option(help="The image that holds Trimtab; you build it.")] = "trimtab:latest",
+) -> None:
+    """Print the chosen plan as a compose.yaml or as Kubernetes manifests. No secret is in it."""
+    import yaml
+
+    from trimtab.deploy import manifests
+    from trimtab.domain.errors import InvalidInput
+
+    if kind not in ("compose", "kubernetes"):
+        raise InvalidInput(f"There is no export {kind!r}. Give compose or kubernetes.")
+    here = deploying(file)
+    if (one := here.plan.chosen.variant) is None:
+        raise InvalidInput("Nothing is chosen in this plan yet. Run: trimtab measure, then trimtab plan choose")
+    memory = here.fits((one,))[0].memory
+    if kind == "compose":
+        typer.echo(yaml.safe_dump(manifests.compose(here.plan, image, memory), sort_keys=False), nl=False)
+        return
+    typer.echo(yaml.safe_dump_all(manifests.kubernetes(here.plan, image, memory), sort_keys=False), nl=False)
+
+
 def _table(found: Choice) -> None:
     from rich.console import Console
     from rich.table import Table
