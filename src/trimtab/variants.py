@@ -37,9 +37,7 @@ from trimtab.llm.tokens import VocabularyCounter
 from trimtab.llm.weights import form_path, written_as
 
 LIKELIEST = 500
-"""Tokens of each prediction that llama.cpp is asked for."""
-KEPT = 2000
-"""Of OpenVINO's, where all are at hand; the reference's likeliest are nearly all among them."""
+"""Tokens of each prediction that are looked at: as many for every engine, or what is cut off would differ."""
 SUM = ".sha256"
 _TABLES = ("token_embd.weight", "output.weight")
 
@@ -279,8 +277,8 @@ def _computed(folder: Path, kv: str, texts: list[list[int]], threads: int) -> li
 def _position(logs: Any, token: int) -> Position:
     import numpy as np
 
-    likeliest = np.argpartition(logs, -KEPT)[-KEPT:] if logs.size > KEPT else np.arange(logs.size)
-    return Position(token, {int(i): float(logs[i]) for i in (*likeliest, token)})
+    likeliest = np.argpartition(logs, -LIKELIEST)[-LIKELIEST:] if logs.size > LIKELIEST else np.arange(logs.size)
+    return Position(token, {int(i): float(logs[i]) for i in likeliest})
 
 
 def _sum_of(target: Path) -> Path:

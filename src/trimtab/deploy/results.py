@@ -23,7 +23,7 @@ from .speed import Speed
 from .variant import Candidate, candidate
 
 FILE = "measurements.jsonl"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
