@@ -295,6 +295,7 @@ def _follow(jobs: Jobs, job: Job, as_json: bool) -> None:
 _SHOWN = {
     "reward": ("loss", "accuracy"),
     "judge": ("loss", "accuracy"),
+    "revised": ("loss",),
     "policy": ("reward", "kl_sequence", "entropy", "tokens", "distinct", "held_out", "loss"),
 }
 
@@ -306,6 +307,11 @@ def _tell(console: Console, line: Mapping[str, Any]) -> None:
     if stage in _SHOWN:
         facts = [f"{key} {line[key]:.3f}" for key in _SHOWN[stage] if isinstance(line.get(key), float)]
         console.print(f"{stage:8} {line['step']:>4}/{line['steps']}  {'  '.join(facts)}", markup=False)
+    elif stage == "revision":
+        by = ", ".join(f"{count} by {who}" for who, count in line["by"].items() if count)
+        console.print(f"revision: {line['revised']} of {line['answers']} answers ({by})", markup=False)
+    elif stage == "revised report":
+        console.print(f"revised: {line['kl']:.2f} nats from the base", markup=False)
     elif stage.endswith(" report"):
         console.print(f"{stage}: {line['accuracy']:.0%} of {line['rows']} held-out judgements right", markup=False)
     elif stage == "judges":
