@@ -29,7 +29,7 @@ from trimtab.orchestrator.context import Past
 from trimtab.store.judgements import Answer
 from trimtab.store.threads import text_digest
 
-MARK = "0" * 8
+MARK = "0" * 16
 SOURCE_CHARS = 1500
 """Of tools' results, when a small model phrases them (`Orchestrator._close_from_results`)."""
 

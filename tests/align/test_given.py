@@ -79,7 +79,7 @@ async def run(
 
 
 def said(message: BaseMessage) -> Said:
-    text = re.sub(r"(</?data) [0-9a-f]{8}", rf"\1 {MARK}", message.text)
+    text = re.sub(r"(</?data) [0-9a-f]{16}", rf"\1 {MARK}", message.text)
     calls = getattr(message, "tool_calls", None)
     if calls:
         written = [json.dumps({"name": c["name"], "arguments": c["args"]}) for c in calls]
