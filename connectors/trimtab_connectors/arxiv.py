@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trimtab.connect import Cache, Connector, Effect, Http, Rate, Reply, Result, Source, ToolError
-from trimtab_connectors.xml_feed import Entry, Feed, NotAFeed, parse
+from trimtab_connectors.xml_feed import Entry, Feed, NotAFeed, parse, shortened
 
 connector = Connector(
     name="arxiv",
@@ -137,8 +137,7 @@ def page(entry: Entry) -> str:
 def described(entry: Entry, most: int) -> str:
     by = ", ".join(entry.authors[:8]) + (" and others" if len(entry.authors) > 8 else "")
     at = f", {entry.at:%Y-%m-%d}" if entry.at else ""
-    abstract = entry.summary if len(entry.summary) <= most else entry.summary[: most - 1] + "…"
-    return f"{entry.title}\n{by}{at}, {page(entry)}\n{abstract}"
+    return f"{entry.title}\n{by}{at}, {page(entry)}\n{shortened(entry.summary, most)}"
 
 
 def row(entry: Entry) -> dict[str, object]:

@@ -1,13 +1,12 @@
 """News of a site by its RSS or Atom feed. Any public feed may be read; what it says is untrusted."""
 
 import asyncio
-import re
 from typing import Annotated
 
 from pydantic import Field
 
-from trimtab.connect import Cache, Connector, Effect, Http, Limits, Reply, Result, Source, ToolError
-from trimtab_connectors.xml_feed import Entry, Feed, NotAFeed, parse
+from trimtab.connect import Cache, Connector, Effect, Http, Limits, Result, Source, ToolError
+from trimtab_connectors.xml_feed import Entry, Feed, NotAFeed, parse, shortened
 
 connector = Connector(
     name="feeds",
@@ -19,7 +18,6 @@ connector = Connector(
     cache=Cache(lifetime=300, stale_if_error=86400),
 )
 
-CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.I)
 XML = frozenset({"", "text/xml", "application/xml", "text/plain", "application/octet-stream"})
 
 
@@ -48,7 +46,7 @@ async def latest(
         raise ToolError(f"{reply.url} is {kind}, not a feed. Look for the site's RSS or Atom address.")
     try:
         # Parsing is computing; in a thread, other turns go on meanwhile.
-        feed = await asyncio.to_thread(parse, reply.content, charset(reply))
+        feed = await asyncio.to_thread(parse, reply.content, reply.charset)
     except NotAFeed as error:
         raise ToolError(f"{reply.url} was not read as a feed: {error}.") from None
     chosen = newest(feed, about)
@@ -73,14 +71,9 @@ def newest(feed: Feed, about: str) -> list[Entry]:
     return sorted(fitting, key=lambda entry: -entry.at.timestamp() if entry.at else 0.0)
 
 
-def charset(reply: Reply) -> str:
-    named = CHARSET.search(reply.headers.get("content-type", ""))
-    return named[1] if named else ""
-
-
 def line(entry: Entry) -> str:
     at = f"{entry.at:%Y-%m-%d %H:%M} " if entry.at else ""
-    summary = entry.summary if len(entry.summary) <= 300 else entry.summary[:299] + "…"
+    summary = shortened(entry.summary, 300)
     return f"{at}{entry.title}: {summary}" if summary and entry.title else f"{at}{entry.title or summary}"
 
 

@@ -80,6 +80,15 @@ class Hit(BaseModel):
     repository: Of
     text_matches: list[Fragment] = []
 
+    @property
+    def where(self) -> str:
+        return f"{self.repository.full_name}: {self.path}"
+
+    @property
+    def fragments(self) -> list[str]:
+        """The first two places, as far as they are shown."""
+        return [match.fragment[:500] for match in self.text_matches[:2]]
+
 
 class Hits(BaseModel):
     total_count: int
@@ -212,19 +221,16 @@ async def search_code(
             "repository": hit.repository.full_name,
             "path": hit.path,
             "url": web(hit.html_url),
-            "fragments": [match.fragment[:500] for match in hit.text_matches[:2]],
+            "fragments": hit.fragments,
         }
         for hit in shown
     ]
-    blocks = [
-        "\n".join([f"{hit.repository.full_name}: {hit.path}", *(m.fragment[:500] for m in hit.text_matches[:2])])
-        for hit in shown
-    ]
+    blocks = ["\n".join([hit.where, *hit.fragments]) for hit in shown]
     return Result(
         text="\n\n".join([f"{found.total_count} files fit; the first {len(shown)}:", *blocks]),
         data=rows,
-        sources=[Source(f"{hit.repository.full_name}: {hit.path}", web(hit.html_url)) for hit in shown],
-        answer=f"{query} is in " + "; ".join(f"{hit.repository.full_name}: {hit.path}" for hit in shown[:5]) + ".",
+        sources=[Source(hit.where, web(hit.html_url)) for hit in shown],
+        answer=f"{query} is in " + "; ".join(hit.where for hit in shown[:5]) + ".",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from trimtab.connect import Cache, Connector, Effect, Http, Rate, Result, Source, ToolError
-from trimtab_connectors.xml_feed import plain
+from trimtab_connectors.xml_feed import plain, shortened
 
 connector = Connector(
     name="hackernews",
@@ -167,7 +167,3 @@ def numbered(text: str) -> str:
     if not found:
         raise ToolError(f"{text[:60]!r} is not a Hacker News item. Give its number, e.g. 8863.")
     return found[1]
-
-
-def shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

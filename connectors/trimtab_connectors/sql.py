@@ -91,17 +91,18 @@ async def query(
     setup: Setup,
 ) -> Result:
     """Read from the database with one SQL SELECT and return the rows. Nothing can be changed."""
-    found = await asyncio.to_thread(lambda: ask(place(setup), sql))
-    name = setup.get("address").rpartition("/")[2].partition("?")[0]
+    where = await asyncio.to_thread(place, setup)
+    found = await asyncio.to_thread(ask, where, sql)
+    sources = [Source(where.name)]
     if not found.rows:
-        return Result(text="The query gives no rows.", data=[], sources=[Source(name)], answer="No rows fit.")
+        return Result(text="The query gives no rows.", data=[], sources=sources, answer="No rows fit.")
     more = f"\n(more than {len(found.rows)} rows; the rest is not shown)" if found.more else ""
     single = f"{found.columns[0]}: {found.rows[0][0]}" if len(found.rows) == len(found.columns) == 1 else ""
     count = f"{'More than ' if found.more else ''}{len(found.rows)} row{'s' if len(found.rows) > 1 else ''}"
     return Result(
         text=drawn(found) + more,
         data={"columns": found.columns, "rows": found.rows, "more": found.more},
-        sources=[Source(name)],
+        sources=sources,
         answer=f"{single or f'{count}. The first: ' + ', '.join(map(str, found.rows[0]))}.",
     )
 
@@ -120,17 +121,18 @@ async def query(
 )
 async def tables(setup: Setup) -> Result:
     """List the tables of the database with their columns and types, to know what a query can ask for."""
-    found = await asyncio.to_thread(lambda: schema(place(setup)))
-    name = setup.get("address").rpartition("/")[2].partition("?")[0]
+    where = await asyncio.to_thread(place, setup)
+    found = await asyncio.to_thread(schema, where)
+    sources = [Source(where.name)]
     if not found:
-        return Result(text="The database has no tables.", sources=[Source(name)], answer="It has no tables.")
+        return Result(text="The database has no tables.", sources=sources, answer="It has no tables.")
     shown = dict(list(found.items())[:MAX_TABLES])
     lines = [f"{table}({', '.join(columns)})" for table, columns in shown.items()]
     more = [f"({len(found) - len(shown)} more tables are not shown)"] if len(found) > len(shown) else []
     return Result(
         text="\n".join([*lines, *more]),
         data=shown,
-        sources=[Source(name)],
+        sources=sources,
         answer=f"The database has {len(found)} tables: {', '.join(list(found)[:12])}.",
     )
 

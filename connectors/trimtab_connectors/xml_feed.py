@@ -178,6 +178,10 @@ def plain(text: str) -> str:
     return " ".join(html.unescape(without_tags(DROPPED.sub(" ", html.unescape(text)))).split())
 
 
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def without_tags(text: str) -> str:
     return TAG.sub(" ", INLINE.sub("", text))
 

@@ -668,6 +668,14 @@ def open_imports(settings: Settings, toolbox: Toolbox) -> Imports:
     return imports
 
 
+def open_connectors(
+    settings: Settings, change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options
+) -> tuple[Toolbox, Servers, Imports]:
+    """All there are, however they came: `open_toolbox` with the added MCP servers and the imported APIs in it."""
+    toolbox = open_toolbox(settings, change)
+    return toolbox, open_servers(settings, toolbox), open_imports(settings, toolbox)
+
+
 def serving_options(settings: Settings) -> Any:
     """What the llm wing needs to know to serve a model."""
     from trimtab.llm.served import ServingOptions

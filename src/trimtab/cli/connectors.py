@@ -128,14 +128,10 @@ async def _called(
 
 
 def _toolbox(change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options) -> Toolbox:
-    from trimtab.app import open_imports, open_servers, open_toolbox
+    from trimtab.app import open_connectors
     from trimtab.settings import Settings
 
-    settings = Settings.load()
-    toolbox = open_toolbox(settings, change)
-    open_servers(settings, toolbox)
-    open_imports(settings, toolbox)
-    return toolbox
+    return open_connectors(Settings.load(), change)[0]
 
 
 def _switch(name: str, enabled: bool) -> None:

@@ -253,12 +253,12 @@ class _Local:
         self._settings = settings
 
     def _with(self, work: Callable[[Servers], Awaitable[Any]]) -> Any:
-        from trimtab.app import open_servers, open_toolbox
+        from trimtab.app import open_connectors
 
         async def run() -> Any:
-            toolbox = open_toolbox(self._settings)
+            toolbox, servers, _ = open_connectors(self._settings)
             try:
-                return await work(open_servers(self._settings, toolbox))
+                return await work(servers)
             finally:
                 await toolbox.aclose()
 

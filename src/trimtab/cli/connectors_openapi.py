@@ -140,11 +140,9 @@ def _content(spec: str, settings: Settings, name: str) -> tuple[bytes, str]:
 
 
 def _imports(settings: Settings) -> Imports:
-    from trimtab.app import open_imports, open_servers, open_toolbox
+    from trimtab.app import open_connectors
 
-    toolbox = open_toolbox(settings)
-    open_servers(settings, toolbox)  # its names are taken too
-    return open_imports(settings, toolbox)
+    return open_connectors(settings)[2]
 
 
 def _show(found: dict[str, Any], preview: bool) -> None:

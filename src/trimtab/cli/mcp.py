@@ -62,7 +62,7 @@ async def _desk(settings: Settings, *, documents: bool) -> AsyncIterator[Desk]:
     running = await asyncio.to_thread(server_client, settings)
     if running is not None:
         with running:
-            yield _Remote(running)
+            yield _Remote(running, documents)
         return
     async with AsyncExitStack() as stack:
         yield await _local(settings, stack, documents=documents)
@@ -70,7 +70,7 @@ async def _desk(settings: Settings, *, documents: bool) -> AsyncIterator[Desk]:
 
 async def _local(settings: Settings, stack: AsyncExitStack, *, documents: bool) -> Desk:
     from trimtab.api.mcp import Own
-    from trimtab.app import LOCAL_USER, open_database, open_servers, open_toolbox
+    from trimtab.app import LOCAL_USER, open_connectors, open_database
     from trimtab.auditing import Audit
     from trimtab.cli.ingest import local_library
     from trimtab.store import people
@@ -81,19 +81,17 @@ async def _local(settings: Settings, stack: AsyncExitStack, *, documents: bool) 
     database = await asyncio.to_thread(open_database, settings)
     stack.callback(database.close)
     owner = await database.write(people.ensure_user, LOCAL_USER)
-    toolbox = open_toolbox(settings)
+    toolbox, _, _ = open_connectors(settings)
     stack.push_async_callback(toolbox.aclose)
-    open_servers(settings, toolbox)
     return Own(toolbox, library, owner, Audit(database))
 
 
 class _Remote:
     """The running server, asked over its API."""
 
-    has_documents = True
-
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, has_documents: bool) -> None:
         self._client = client
+        self.has_documents = has_documents
 
     async def tools(self) -> list[Offer]:
         from trimtab.api.mcp_server import Offer

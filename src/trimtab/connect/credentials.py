@@ -63,6 +63,15 @@ def fingerprint(secret: str) -> str:
     return hmac.new(_SALT, secret.encode(), hashlib.sha256).hexdigest()
 
 
+def forms(secret: str) -> set[str]:
+    """A secret as it is, and as it may travel: quoted in a URL or a form, escaped in JSON, in base64."""
+    if not secret:
+        return set()
+    coded = base64.b64encode(secret.encode()).decode()
+    quoted = {quote(secret, safe=""), quote_plus(secret)}
+    return {secret, *quoted, json.dumps(secret)[1:-1], coded, coded.rstrip("=")}
+
+
 class Secrets:
     """The secrets one call has touched, to be taken out of whatever it returns. A token fetched meanwhile is added."""
 
@@ -78,10 +87,8 @@ class Secrets:
         return f"Secrets({len(self._needles)} kept)"
 
     def add(self, value: str) -> None:
-        """Also in the forms in which a service may send it back: quoted in a URL, escaped in JSON, in base64."""
-        if value:
-            self._needles |= {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
-            self._needles.add(base64.b64encode(value.encode()).decode().rstrip("="))
+        """Also in the forms in which a service may send it back."""
+        self._needles |= forms(value)
 
     def redact(self, text: str) -> str:
         for needle in sorted(self._needles, key=len, reverse=True):

@@ -54,11 +54,16 @@ class Reply:
         return self.headers.get("content-type", "").split(";")[0].strip().lower()
 
     @property
+    def charset(self) -> str:
+        """As declared; empty when nothing is."""
+        named = _CHARSET.search(self.headers.get("content-type", ""))
+        return named[1] if named else ""
+
+    @property
     def text(self) -> str:
         """Decoded by the declared charset, else UTF-8; undecodable bytes are replaced."""
-        named = _CHARSET.search(self.headers.get("content-type", ""))
         try:
-            return self.content.decode(named[1] if named else "utf-8", errors="replace")
+            return self.content.decode(self.charset or "utf-8", errors="replace")
         except LookupError:
             return self.content.decode("utf-8", errors="replace")
 

@@ -30,6 +30,11 @@ class Option:
     required: bool = True
     default: str = ""
 
+    @property
+    def needed(self) -> bool:
+        """Whether it must be set before the connector works: a default is as good as a value."""
+        return self.required and not self.default
+
 
 class Setup:
     """The options of one connector, and its secrets by name, for the length of a call."""
@@ -104,7 +109,7 @@ def lacking(options: Mapping[str, Option], given: Mapping[str, str]) -> tuple[st
     return tuple(
         name
         for name, option in options.items()
-        if option.required and not (given.get(name, "").strip() or option.default)
+        if option.needed and not given.get(name, "").strip()
     )
 
 

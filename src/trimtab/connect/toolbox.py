@@ -247,9 +247,7 @@ class Toolbox:
     def _caller(self, entry: _Entry, declared: Declaration) -> Callable[[Mapping[str, Any]], Any]:
         async def call(arguments: Mapping[str, Any]) -> ToolOutcome:
             if not entry.enabled:
-                raise NotFound(
-                    f"Connector {entry.connector.name!r} is turned off. Turn it on to use {declared.dotted}."
-                )
+                raise off(entry, declared.dotted)
             return await self._run(entry, declared, arguments)
 
         return call
@@ -329,7 +327,7 @@ class Toolbox:
             last_errors=tuple(entry.errors),
             health=entry.line.health,
             options=tuple(
-                OptionStatus(name, option.about, option.required, bool(entry.line.given.get(name, "").strip()))
+                OptionStatus(name, option.about, option.needed, bool(entry.line.given.get(name, "").strip()))
                 for name, option in connector.options.items()
             ),
             speaks=connector.speaks,

@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +20,7 @@ from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
-from trimtab.domain.durable import sync
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput, MissingExtra, Unavailable
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,100}$")
@@ -158,19 +157,10 @@ class SecretFile:
         return kept
 
     def _write(self, kept: dict[str, str]) -> None:
-        """Whole or not at all, and readable by nobody else at any moment: mkstemp makes it 0600."""
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("# Secrets of Trimtab's connectors. Keep this file to yourself (mode 0600).\n")
-                file.writelines(f"{name}={value}\n" for name, value in sorted(kept.items()))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync(self.path.parent)
+        """Whole or not at all, and readable by nobody else at any moment: a replaced file is made 0600."""
+        lines = [f"{name}={value}\n" for name, value in sorted(kept.items())]
+        head = "# Secrets of Trimtab's connectors. Keep this file to yourself (mode 0600).\n"
+        replace_file(self.path, head + "".join(lines))
 
 
 class Keyring:

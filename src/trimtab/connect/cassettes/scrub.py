@@ -1,7 +1,7 @@
 """Taking secrets out of what is recorded, and finding those that were missed.
 
-Three ways, one after another: what is declared as a credential is replaced wherever it stands (as it is, quoted for a
-URL, in base64); what stands under a name that secrets have (``access_token``, ``password``) is replaced whatever it
+Three ways, one after another: what is declared as a credential is replaced wherever it stands, in every form in which
+it may travel (`credentials.forms`); what stands under a name that secrets have (``access_token``, ``password``) is replaced whatever it
 is; and what is left is searched for strings that look like keys, by the beginnings that services give theirs and by
 their entropy. The last way finds too much rather than too little: a hash or an id of a service looks like a key. Only
 a person can say that it is none.
@@ -9,7 +9,6 @@ a person can say that it is none.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import math
 import re
@@ -18,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from ..credentials import forms
 
 REMOVED = "{{removed}}"
 NAMES = re.compile(
@@ -43,10 +44,8 @@ class Scrubber:
 
     def text(self, text: str) -> str:
         for name, value in self.secrets.items():
-            if value:
-                coded = base64.b64encode(value.encode()).decode()
-                for form in dict.fromkeys((value, quote(value, safe=""), coded, coded.rstrip("="))):
-                    text = text.replace(form, "{{" + name + "}}")
+            for form in sorted(forms(value), key=len, reverse=True):
+                text = text.replace(form, "{{" + name + "}}")
         return text
 
     def url(self, url: str) -> str:

@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import Conflict, Unavailable
 
 from ..declare import Connector
@@ -85,9 +86,7 @@ class Badges:
         content = json.dumps({"badge": document, "signature": base64.b64encode(signature).decode()}, indent=2) + "\n"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh = path.with_suffix(".new")
-            fresh.write_text(content, "utf-8")
-            fresh.replace(path)
+            replace_file(path, content)
         except OSError as error:
             raise Unavailable(f"The badge {path} could not be written: {error.strerror}.") from error
         return path
