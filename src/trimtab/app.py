@@ -706,9 +706,11 @@ def _form(settings: Settings) -> Any:
         return None
     from trimtab.deploy.variant import variant
     from trimtab.llm.served import Form
+    from trimtab.students import Students
 
     one = variant(settings.variant)
-    return Form(one.engine, one.weights, one.kv, settings.home / "variants")
+    source = Students(settings.home).verified(one.student).gguf if one.student else None
+    return Form(one.engine, one.weights, one.kv, settings.home / "variants", source)
 
 
 def open_embedder(settings: Settings) -> MiniLmEmbeddings:

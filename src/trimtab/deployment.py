@@ -13,7 +13,7 @@ from trimtab.deploy.estimate import Fit, estimate, fit, refuse_impossible
 from trimtab.deploy.machine import Machine, this_machine
 from trimtab.deploy.plan import Deployment
 from trimtab.deploy.results import Measured, Results
-from trimtab.deploy.variant import STANDARD, Candidate, Knobs, Variant
+from trimtab.deploy.variant import STANDARD, Candidate, Knobs, Variant, of_student
 from trimtab.deploy.workload import Workload
 from trimtab.domain.errors import InvalidInput
 from trimtab.llm.engine import physical_cores
@@ -49,8 +49,14 @@ class Deploying:
 
     def orders(self, asked: Workload, **changes: object) -> Orders:
         """What measuring for this plan is; `changes` are fields of `Orders`."""
-        plain = Orders(STANDARD, self.knobs, asked, self.machine.fingerprint, self.plan.targets.users)
+        plain = Orders(self.known_variants, self.knobs, asked, self.machine.fingerprint, self.plan.targets.users)
         return replace(plain, **changes)  # type: ignore[arg-type]
+
+    @property
+    def known_variants(self) -> tuple[Variant, ...]:
+        """The model's own forms, and those of the students that were made of it here."""
+        made = self.variants.students.listed(self.variants.facts.sha256)
+        return (*STANDARD, *(one for student in made for one in of_student(student.name)))
 
     def rows(self) -> list[Measured]:
         """What was measured of this model on this machine."""
@@ -61,17 +67,17 @@ class Deploying:
             if row.model_sha256 == self.variants.facts.sha256 and row.machine == self.machine.fingerprint
         ]
 
-    def fits(self, variants: Sequence[Variant] = STANDARD) -> list[Fit]:
+    def fits(self, variants: Sequence[Variant] = ()) -> list[Fit]:
         """Whether each variant is within the budget: by measurement where there is one, else by estimate."""
         measured = {row.candidate: row for row in self.rows()}
-        return [self._fit(Candidate(one, self.knobs), measured) for one in variants]
+        return [self._fit(Candidate(one, self.knobs), measured) for one in variants or self.known_variants]
 
     def _fit(self, one: Candidate, measured: dict[Candidate, Measured]) -> Fit:
         there = self.variants.disk(one.variant) if self.variants.is_written(one.variant) else 0
         machine = replace(self.machine, disk=self.machine.disk + there)  # what is written needs no more room
         if row := measured.get(one):
             return fit(self.plan, machine, one, row.memory or row.estimated_memory, row.disk, "measured")
-        guessed = estimate(self.variants.facts, one)
+        guessed = estimate(self.variants.facts_of(one.variant), one)
         return fit(self.plan, machine, one, guessed.memory, guessed.disk, f"estimated: {guessed.basis}")
 
     def check(self) -> list[Fit]:

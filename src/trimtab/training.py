@@ -7,12 +7,17 @@ into a data set, and when it is done its version is made known here, together wi
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import select
 
 from trimtab.align.amendments import Amendments
 from trimtab.align.classroom import extra
@@ -20,6 +25,9 @@ from trimtab.align.classroom.recipe import Recipe as Lesson
 from trimtab.align.foreman import Foreman
 from trimtab.align.jobs import Job, Jobs, Status
 from trimtab.align.recipe import Recipe, checked
+from trimtab.align.student_recipe import StudentRecipe
+from trimtab.align.student_recipe import checked as checked_student
+from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
 from trimtab.gathering import datasets_dir, make_dataset
 from trimtab.llm.catalogue import DEFAULT_CHAT
@@ -29,6 +37,8 @@ from trimtab.registry.registry import Registry
 from trimtab.settings import Settings
 from trimtab.store import versions
 from trimtab.store.database import Database
+from trimtab.store.schema import threads
+from trimtab.store.threads import history
 from trimtab.works import KINDS
 
 _log = logging.getLogger(__name__)
@@ -93,6 +103,11 @@ class Trainings:
         if kind == "tictactoe":
             extra.ensure()
             recipe = Lesson.read(recipe).to_json()
+        if kind == "student":
+            student = checked_student(recipe)
+            resolved = await asyncio.to_thread(self._resolved_student, student)
+            order = {"recipe": student.model_dump(), "resolved": resolved}
+            return await asyncio.to_thread(self.jobs.submit, kind, order, by=by, needs_mib=NEEDS_MIB)
         if kind != "align":
             return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
         wanted = checked(recipe)
@@ -110,6 +125,28 @@ class Trainings:
 
     def _resolved(self, recipe: Recipe) -> dict[str, Any]:
         """What the worker cannot look up itself: the weights, who answers now, people's feedback as a data set."""
+        settings = self.settings
+        known = self._resolved_model()
+        own = Amendments(settings.constitution_dir).file() if recipe.data.constitution else None
+        found = make_dataset(self.database, datasets_dir(settings)) if recipe.data.feedback else None
+        return known | {
+            "dataset": str(found.folder.resolve()) if found else "",
+            "constitution": str(own.resolve()) if own else "",
+        }
+
+    def _resolved_student(self, recipe: StudentRecipe) -> dict[str, Any]:
+        """The same for a student: its teacher, and conversations that were held here."""
+        known = self._resolved_model()
+        if recipe.teacher:
+            teacher = self.database.read_sync(versions.get, recipe.teacher)
+            if teacher["manifest"].get("base_sha256") != known["base_sha256"]:
+                raise InvalidInput(f"{teacher['name']} is a version of another model than {known['base_name']}.")
+            known["serving"] = "" if teacher["id"].startswith("base_") else teacher["id"]
+        file = conversations_file(self.settings, self.database, recipe.conversations)
+        return known | {"home": str(self.settings.home.resolve()), "dataset": str(file.resolve()) if file else ""}
+
+    def _resolved_model(self) -> dict[str, Any]:
+        """The weights, and who answers now."""
         _check_extra()
         settings = self.settings
         if settings.base_url or is_hosted(settings.model):
@@ -121,8 +158,6 @@ class Trainings:
         parent = f"base_{sha256[:24]}"
         serving = self.database.read_sync(versions.serving_or_none)
         answers = serving["version_id"] if serving else parent
-        own = Amendments(settings.constitution_dir).file() if recipe.data.constitution else None
-        found = make_dataset(self.database, datasets_dir(settings)) if recipe.data.feedback else None
         return {
             "base_name": weights.stem,
             "base_sha256": sha256,
@@ -132,8 +167,6 @@ class Trainings:
             "engine": settings.engine,
             "parent": parent,
             "serving": "" if answers.startswith("base_") else answers,
-            "dataset": str(found.folder.resolve()) if found else "",
-            "constitution": str(own.resolve()) if own else "",
         }
 
     async def collect(self) -> None:
@@ -170,6 +203,34 @@ class Trainings:
             versions.judge(connection, version.id, status, evidence)
 
         await self.database.write(known)
+
+
+def conversations_file(settings: Settings, database: Database, count: int) -> Path | None:
+    """The last conversations held here, each up to its last answer, as a file that a student learns from; None for
+    none."""
+    if not count:
+        return None
+
+    def lines(connection: Any) -> list[list[tuple[str, str]]]:
+        rows = connection.execute(
+            select(threads.c.id, threads.c.head_id).order_by(threads.c.updated_at.desc()).limit(count)
+        )
+        return [history(connection, row.id, row.head_id) for row in rows]
+
+    found = [_to_last_answer(line) for line in database.read_sync(lines)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found if line)
+    if not text:
+        raise InvalidInput("No conversation was held here yet. Make the student from the bundled texts.")
+    folder = datasets_dir(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"conversations-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    replace_file(file, text)
+    return file
+
+
+def _to_last_answer(line: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    answers = [i for i, (role, text) in enumerate(line) if role == "assistant" and text]
+    return line[: answers[-1] + 1] if answers else []
 
 
 def recipe_of(version: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from trimtab.llm.shelf import OnProgress, resolve_model, sha256_of
 from trimtab.llm.supervised import SupervisedEngine
 from trimtab.llm.tokens import VocabularyCounter
 from trimtab.llm.weights import form_path, written_as
+from trimtab.students import Students
 
 LIKELIEST = 500
 """Tokens of each prediction that are looked at: as many for every engine, or what is cut off would differ."""
@@ -92,17 +93,33 @@ class Variants:
         self.header = read_header(self.source)
         self.facts = facts_of(self.header, sha256_of(self.source))
         self.folder = folder
+        self.students = Students(folder.parent)
         self._on_progress = on_progress
         self._ids: list[list[int]] | None = None
 
+    def facts_of(self, variant: Variant) -> ModelFacts:
+        """Raises NotFound when it is of a student that is not here."""
+        if not variant.student:
+            return self.facts
+        made = self.students.get(variant.student)
+        return facts_of(read_header(made.gguf), made.sha256)
+
+    def _made_of(self, variant: Variant) -> tuple[Path, str]:
+        """The file that its files are made of, and that one's hash."""
+        if not variant.student:
+            return self.source, self.facts.sha256
+        made = self.students.get(variant.student)
+        return made.gguf, made.sha256
+
     def path(self, variant: Variant) -> Path:
         """Its file or folder, whether it is there or not."""
+        source, sha256 = self._made_of(variant)
         if variant.engine == "llamacpp":
-            return form_path(self.source, self.facts.sha256, self.folder, variant.weights)
+            return form_path(source, sha256, self.folder, variant.weights)
         from trimtab.llm.openvino_weights import CONVERTER
 
         precision = f"openvino-{variant.weights}"
-        return self.folder / f"{self.source.stem}.{precision}.{self.facts.sha256[:16]}.v{CONVERTER}"
+        return self.folder / f"{source.stem}.{precision}.{sha256[:16]}.v{CONVERTER}"
 
     def is_written(self, variant: Variant) -> bool:
         return _sum_of(self.path(variant)).is_file()
@@ -121,6 +138,8 @@ class Variants:
                     f"The variant {target} is damaged: it is not what was written. Delete it; it is written again."
                 )
             return
+        if variant.student:
+            self.students.verified(variant.student)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(variant, target)
@@ -132,12 +151,14 @@ class Variants:
 
     def _write(self, variant: Variant, target: Path) -> None:
         if variant.engine == "llamacpp":
-            written_as(self.source, self.folder, variant.weights, self._on_progress)
+            written_as(self._made_of(variant)[0], self.folder, variant.weights, self._on_progress)
             return
         from trimtab.llm.openvino_weights import prepare_openvino
 
         precision: dict[str, Precision] = {"f16": "f16", "int8": "int8", "int4": "int4"}
-        prepare_openvino(self.source, self.folder, precision=precision[variant.weights], on_progress=self._on_progress)
+        prepare_openvino(
+            self._made_of(variant)[0], self.folder, precision=precision[variant.weights], on_progress=self._on_progress
+        )
 
     def disk(self, variant: Variant) -> int:
         """Bytes of its files."""

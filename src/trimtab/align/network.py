@@ -196,6 +196,19 @@ class Network:
         """
         return self._run(self.layers[: self.trunk_layers], F.embedding(tokens, self.embedding), None, shared)
 
+    @torch.no_grad()
+    def states(self, tokens: Tensor) -> Iterator[Tensor]:
+        """What goes into the first layer ``[B, T, width]``, then what comes out of each layer."""
+        x = F.embedding(tokens, self.embedding)
+        yield x
+        for layer in self.layers:
+            x = self.through([layer], x)
+            yield x
+
+    def through(self, layers: Sequence[Layer], hidden: Tensor) -> Tensor:
+        """Any layers over ``[B, T, width]``, with gradients to those of them that are trained."""
+        return self._run(layers, hidden, None, 0)
+
     def upper(self, hidden: Tensor, adapter: Adapter | None, shared: int = 0) -> Tensor:
         """The trunk's output to the last layer's, normed ``[B, T, width]``; with gradients to the adapter."""
         return self.normed(self._run(self.layers[self.trunk_layers :], hidden, adapter, shared))

@@ -44,7 +44,7 @@ def run(
     """Do what a recipe says: reward model, policy, examination, verdict."""
     from trimtab.align.recipe import read
 
-    _order(read(recipe).model_dump(), detach, as_json)
+    order(read(recipe).model_dump(), detach, as_json)
 
 
 @app.command()
@@ -60,7 +60,7 @@ def rlhf(
 ) -> None:
     """Learn from what people said here."""
     data = {"bundled": bundled, "feedback": True, "labels_only": labels_only}
-    _order(_recipe(name, data, method, steps, seed), detach, as_json)
+    order(_recipe(name, data, method, steps, seed), detach, as_json)
 
 
 @app.command()
@@ -73,7 +73,7 @@ def rlaif(
 ) -> None:
     """Learn from the model's own judgement under the constitution."""
     data = {"bundled": True, "constitution": True, "human_weight": 0.0}
-    _order(_recipe(name, data, "ppo", steps, seed), detach, as_json)
+    order(_recipe(name, data, "ppo", steps, seed), detach, as_json)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
         ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
     ):
         recipe = _recipe(name, data, "ppo", steps, seed)
-        _order(recipe | {"policy": DEMO_POLICY | recipe["policy"], "gate": DEMO_GATE}, False, as_json)
+        order(recipe | {"policy": DEMO_POLICY | recipe["policy"], "gate": DEMO_GATE}, False, as_json)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def again(
 
     with _trainings() as trainings:
         row = trainings.database.read_sync(versions.get, version)
-    _order(recipe_of(row), detach, as_json)
+    order(recipe_of(row), detach, as_json)
 
 
 @app.command()
@@ -194,7 +194,7 @@ def _recipe(name: str, data: Mapping[str, Any], method: str, steps: int | None, 
     return {"name": name, "method": method, "seed": seed, "data": dict(data), "policy": policy}
 
 
-def _order(recipe: Mapping[str, Any], detach: bool, as_json: bool) -> None:
+def order(recipe: Mapping[str, Any], detach: bool, as_json: bool, kind: str = "align") -> None:
     """Through the running server if there is one, else in this process's own foreman."""
     import asyncio
 
@@ -206,7 +206,7 @@ def _order(recipe: Mapping[str, Any], detach: bool, as_json: bool) -> None:
 
         async def send() -> Any:
             async with server:
-                return checked(await server.post("/v1/jobs", json={"kind": "align", "recipe": recipe}))
+                return checked(await server.post("/v1/jobs", json={"kind": kind, "recipe": recipe}))
 
         job_id = asyncio.run(send())["id"]
         jobs = _jobs()
@@ -215,7 +215,7 @@ def _order(recipe: Mapping[str, Any], detach: bool, as_json: bool) -> None:
             _follow(jobs, jobs.get(job_id), as_json)
         return
     with _trainings() as trainings:
-        job = asyncio.run(trainings.submit("align", recipe, by="local"))
+        job = asyncio.run(trainings.submit(kind, recipe, by="local"))
         typer.echo(f"Job {job.id} is queued.", err=True)
         if detach:
             typer.echo("It begins when a server runs: trimtab up", err=True)
@@ -296,6 +296,7 @@ _SHOWN = {
     "reward": ("loss", "accuracy"),
     "judge": ("loss", "accuracy"),
     "revised": ("loss",),
+    "training": ("loss", "same"),
     "policy": ("reward", "kl_sequence", "entropy", "tokens", "distinct", "held_out", "loss"),
 }
 
@@ -330,6 +331,8 @@ def _ended(console: Console, jobs: Jobs, job: Job) -> None:
     state = jobs.state(job)
     if state.message:
         console.print(state.message, markup=False)
+    if made := state.result.get("student"):
+        console.print(f"Student: {made}. See what it is worth: trimtab measure --variant openvino/int8@{made}")
     evidence = state.result.get("evidence", {})
     if not evidence:
         return

@@ -56,7 +56,7 @@ def measure(
     given = {"threads": threads, "slots": slots or users, "context": context, "batch": batch}
     orders = here.orders(
         asked,
-        variants=tuple(known.variant(name) for name in variant) if variant else known.STANDARD,
+        variants=tuple(known.variant(name) for name in variant) if variant else here.known_variants,
         knobs=replace(here.knobs, **{name: value for name, value in given.items() if value}),
         users=users or here.plan.targets.users,
         seconds=minutes * 60,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.students import register as register_students
 from trimtab.cli.versions import register as register_versions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Fetch, list and remove models.")
 
 register_versions(app)
+register_students(app)
 
 Name = Annotated[str, typer.Argument(help="A name from `trimtab models list`.")]
 

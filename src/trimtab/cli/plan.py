@@ -146,6 +146,7 @@ def choose(
             engine=one.variant.engine,
             weights=one.variant.weights,
             kv=one.variant.kv,
+            student=one.variant.student,
             slots=one.knobs.slots,
             threads=one.knobs.threads,
             batch=one.knobs.batch,

@@ -106,11 +106,7 @@ class Setup:
 
 def lacking(options: Mapping[str, Option], given: Mapping[str, str]) -> tuple[str, ...]:
     """The required options that have no value."""
-    return tuple(
-        name
-        for name, option in options.items()
-        if option.needed and not given.get(name, "").strip()
-    )
+    return tuple(name for name, option in options.items() if option.needed and not given.get(name, "").strip())
 
 
 def missing(connector: str, options: Mapping[str, Option], names: tuple[str, ...]) -> str:

@@ -54,7 +54,13 @@ class Stage(Protocol):
     """Whoever can start candidates."""
 
     @property
-    def facts(self) -> ModelFacts: ...
+    def facts(self) -> ModelFacts:
+        """Of the installed model."""
+        ...
+
+    def facts_of(self, variant: Variant) -> ModelFacts:
+        """Of the model that a variant is a form of: another one where it is a student's."""
+        ...
 
     def prepare(self, variant: Variant) -> None:
         """Write the variant's files, if they are not there.
@@ -204,7 +210,7 @@ async def _one(orders: Orders, one: Candidate, stage: Stage) -> Measured:
         reference = stage.kept_reference()
         runs = [alone] if together is alone else [alone, together]
         asked = Asked(1 + sum(run.answers for run in runs), sum(run.tokens for run in runs))
-        guessed = estimate(stage.facts, one, asked)
+        guessed = estimate(stage.facts_of(one.variant), one, asked)
         return Measured(
             key=orders.key(stage.facts, one),
             candidate=one,

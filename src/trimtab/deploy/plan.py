@@ -96,6 +96,8 @@ class Chosen(_Part):
     engine: Literal["", "llamacpp", "openvino"] = ""
     weights: Literal["", "f16", "q8_0", "q5_0", "q4_0", "int8", "int4"] = ""
     kv: str = Field("", pattern=r"^[a-z0-9_]{0,8}$")
+    student: str = Field("", pattern=r"^[a-z0-9-]{0,51}$")
+    """The smaller model that is served; empty: the model itself."""
     slots: int = Field(0, ge=0, le=64)
     threads: int = Field(0, ge=0, le=4096)
     batch: int = Field(0, ge=0, le=65_536)
@@ -107,7 +109,8 @@ class Chosen(_Part):
         Raises:
             InvalidInput: these parts make no variant.
         """
-        return named(f"{self.engine}/{self.weights}/kv-{self.kv}") if self.engine else None
+        student = f"@{self.student}" if self.student else ""
+        return named(f"{self.engine}/{self.weights}/kv-{self.kv}{student}") if self.engine else None
 
 
 class Deployment(_Part):

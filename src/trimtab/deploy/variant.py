@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ WEIGHTS: dict[EngineName, tuple[Weights, ...]] = {
     "llamacpp": ("f16", "q8_0", "q5_0", "q4_0"),
     "openvino": ("f16", "int8", "int4"),
 }
+_STUDENT = r"[a-z0-9][a-z0-9-]{0,50}"
 KV: dict[EngineName, tuple[str, ...]] = {"llamacpp": ("f16", "q8_0", "q4_0"), "openvino": ("u8", "f16", "u4")}
 """Precisions of the keys and values that an engine remembers; the first is what it takes unasked."""
 
@@ -26,12 +28,16 @@ class Variant:
     engine: EngineName
     weights: Weights
     kv: str
+    student: str = ""
+    """The smaller model that it is a form of; empty for the installed model itself."""
 
     @property
     def name(self) -> str:
-        """``llamacpp/q8_0``, with the memory's precision where it is not the engine's own choice."""
+        """``llamacpp/q8_0``, with the memory's precision where it is not the engine's own choice; of a student
+        ``llamacpp/q8_0@pruned-24-1f3c9a``."""
         plain = self.kv == KV[self.engine][0]
-        return f"{self.engine}/{self.weights}" + ("" if plain else f"/kv-{self.kv}")
+        kv = "" if plain else f"/kv-{self.kv}"
+        return f"{self.engine}/{self.weights}{kv}" + (f"@{self.student}" if self.student else "")
 
 
 REFERENCE = Variant("llamacpp", "f16", "f16")
@@ -57,13 +63,21 @@ def variant(name: str) -> Variant:
     Raises:
         InvalidInput: no engine, weights or precision of that name; lists those there are.
     """
-    engine, _, rest = name.partition("/")
+    form, at, student = name.partition("@")
+    if at and not re.fullmatch(_STUDENT, student):
+        raise InvalidInput(f"{student!r} is no student's name. They are in: trimtab models students")
+    engine, _, rest = form.partition("/")
     weights, _, kv = rest.partition("/kv-")
     for known, kinds in WEIGHTS.items():
         if engine == known and weights in kinds and (kv or KV[known][0]) in KV[known]:
-            return Variant(known, next(k for k in kinds if k == weights), kv or KV[known][0])
+            return Variant(known, next(k for k in kinds if k == weights), kv or KV[known][0], student)
     names = ", ".join(one.name for one in STANDARD)
-    raise InvalidInput(f"There is no variant {name!r}. Known ones: {names}.")
+    raise InvalidInput(f"There is no variant {name!r}. Known ones: {names}; of a student with @ and its name.")
+
+
+def of_student(student: str) -> tuple[Variant, ...]:
+    """The forms of a student that are worth measuring unasked: each engine's usual one."""
+    return tuple(variant(f"{form}@{student}") for form in ("llamacpp/q8_0", "openvino/int8"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,10 @@ class Candidate:
         return shlex.join([*words, "--batch", str(self.knobs.batch), *more])
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if not self.variant.student:
+            del values["variant"]["student"]  # what was measured before there were students keeps its key
+        return values
 
 
 def candidate(values: dict[str, Any]) -> Candidate:

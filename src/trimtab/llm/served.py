@@ -54,6 +54,8 @@ class Form:
     kv_cache: str
     folder: Path
     """Where its files are, or are written."""
+    source: Path | None = None
+    """The model's file, where it is not the one that `model` names: a student's."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,8 @@ def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
 async def _local(
     name: str, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
 ) -> Served:
-    shipped = await asyncio.to_thread(resolve_model, name, options.models_dir)
+    student = options.form.source if options.form else None
+    shipped = student if student else await asyncio.to_thread(resolve_model, name, options.models_dir)
     choice = await asyncio.to_thread(engine_for, shipped, options)
     if choice.engine == "openvino":
         try:
@@ -330,7 +333,10 @@ def prepare_weights(options: ServingOptions, on_progress: OnProgress | None = No
     """
     if options.base_url or is_hosted(options.model):
         return
-    shipped = resolve_model(DEFAULT_CHAT if options.model == "default" else options.model, options.models_dir)
+    student = options.form.source if options.form else None
+    shipped = student or resolve_model(
+        DEFAULT_CHAT if options.model == "default" else options.model, options.models_dir
+    )
     choice = engine_for(shipped, options)
     prepared = options.form.folder if options.form else options.models_dir / "prepared"
     if choice.engine == "openvino":

@@ -28,6 +28,8 @@ class Resolved:
     """Folder of people's feedback, curated; empty when none is used."""
     constitution: str = ""
     """A constitution of the operator's own; empty is the bundled one."""
+    home: str = ""
+    """Where students are written."""
 
     def base(self, *, threads: int | None = None) -> Base:
         """The base's weights, unpacked beside them the first time."""
