@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trimtab.deploy import workload
+from trimtab.deploy.answers import USUAL
 from trimtab.deploy.campaign import Orders
 from trimtab.deploy.choose import Choice, choose
 from trimtab.deploy.estimate import Fit, estimate, fit, refuse_impossible
@@ -49,7 +50,8 @@ class Deploying:
 
     def orders(self, asked: Workload, **changes: object) -> Orders:
         """What measuring for this plan is; `changes` are fields of `Orders`."""
-        plain = Orders(self.known_variants, self.knobs, asked, self.machine.fingerprint, self.plan.targets.users)
+        machine, users = self.machine.fingerprint, self.plan.targets.users
+        plain = Orders(self.known_variants, self.knobs, asked, machine, users, sizes=USUAL)
         return replace(plain, **changes)  # type: ignore[arg-type]
 
     @property

@@ -25,6 +25,7 @@ from trimtab.deploy.speed import Endpoint
 from trimtab.deploy.variant import Candidate, Variant
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
+from trimtab.fixed_sets import EngineAsker, FixedSets
 from trimtab.llm import architecture
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.engine import EngineOptions
@@ -94,6 +95,7 @@ class Variants:
         self.facts = facts_of(self.header, sha256_of(self.source))
         self.folder = folder
         self.students = Students(folder.parent)
+        self.sets = FixedSets(self.header, models_dir, folder.parent / "jobs")
         self._on_progress = on_progress
         self._ids: list[list[int]] | None = None
 
@@ -251,14 +253,34 @@ class _Running:
         folder, kv = self.variants.path(self.candidate.variant), self.candidate.variant.kv
         return await asyncio.to_thread(_computed, folder, kv, texts, self.candidate.knobs.threads)
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[EngineAsker]:
+        weights, _ = self.variants._made_of(self.candidate.variant)
+        asker = EngineAsker(self.variants.sets, self.engine, weights, self._likely)
+        try:
+            yield asker
+        finally:
+            await asker.aclose()
 
-async def _asked(endpoint: Endpoint, ids: list[int]) -> list[Position]:
-    """llama.cpp's own predictions of each token after its predecessors."""
+    async def _likely(self, asked: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """The mean log-probability a token of each answer after its prompt."""
+        if self.candidate.variant.engine == "llamacpp":
+            found = []
+            for prompt, answer in asked:  # one at a time: each token's request finds the prompt in its slot
+                positions = await _asked(self.endpoint, [*prompt, *answer], len(prompt))
+                found.append(-sum(one.nats for one in positions) / max(1, len(positions)))
+            return found
+        folder, threads = self.variants.path(self.candidate.variant), self.candidate.knobs.threads
+        return await asyncio.to_thread(_scored, folder, self.candidate.variant.kv, asked, threads)
+
+
+async def _asked(endpoint: Endpoint, ids: list[int], given: int = GIVEN) -> list[Position]:
+    """llama.cpp's own predictions of each token after its predecessors, the `given` first ones left out."""
     url = endpoint.base_url.removesuffix("/v1") + "/completion"
     headers = {"Authorization": f"Bearer {endpoint.key}"}
     found = []
     async with httpx.AsyncClient(timeout=120, headers=headers, trust_env=False) as client:
-        for at in range(GIVEN, len(ids)):
+        for at in range(given, len(ids)):
             body = {"prompt": ids[:at], "n_predict": 1, "n_probs": LIKELIEST, "temperature": 0, "cache_prompt": True}
             try:
                 answer = (await client.post(url, json=body)).json()
@@ -290,6 +312,32 @@ def _computed(folder: Path, kv: str, texts: list[list[int]], threads: int) -> li
                 logits = request.infer(inputs)["logits"][0, -1].astype(np.float64)
                 if at + 1 >= GIVEN:
                     found.append(_position(logits - np.logaddexp.reduce(logits), ids[at + 1]))
+        return found
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot compute {folder.name} with {kv} memory: {error}") from error
+
+
+def _scored(folder: Path, kv: str, asked: Sequence[tuple[list[int], list[int]]], threads: int) -> list[float]:
+    """The mean log-probability a token of each answer after its prompt, by OpenVINO, a text in one go."""
+    import numpy as np
+    import openvino as ov
+
+    properties: dict[str, Any] = {"KV_CACHE_PRECISION": kv, "INFERENCE_NUM_THREADS": threads}
+    try:
+        request = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", properties).create_infer_request()
+        found = []
+        for prompt, answer in asked:
+            request.reset_state()
+            ids = [*prompt, *answer]
+            inputs = {
+                "input_ids": np.array([ids], np.int64),
+                "attention_mask": np.ones((1, len(ids)), np.int64),
+                "position_ids": np.arange(len(ids), dtype=np.int64)[None],
+                "beam_idx": np.zeros(1, np.int32),
+            }
+            logits = request.infer(inputs)["logits"][0, len(prompt) - 1 : -1].astype(np.float64)
+            logs = logits[np.arange(len(answer)), answer] - np.logaddexp.reduce(logits, -1)
+            found.append(float(logs.mean()) if len(answer) else 0.0)
         return found
     except RuntimeError as error:
         raise EngineError(f"OpenVINO cannot compute {folder.name} with {kv} memory: {error}") from error

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.deploy.answers import Sizes, collect
 from trimtab.deploy.campaign import Done, LeftOut, Orders, Started, Step, run
 from trimtab.deploy.estimate import ModelFacts
+from trimtab.deploy.interval import wilson
 from trimtab.deploy.quality import Position, compare
 from trimtab.deploy.results import Results
 from trimtab.deploy.speed import Endpoint, measure
-from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, Variant, variant
+from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, Variant, candidate, variant
 from trimtab.deploy.workload import Request, conversations, from_file, synthetic
 from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, ModelFileError, Unavailable
 
@@ -79,6 +81,9 @@ class OnLoopback:
     started: list[Candidate] = field(default_factory=list)
     reference: list[Position] | None = None
 
+    def facts_of(self, one: Variant) -> ModelFacts:
+        return self.facts
+
     def prepare(self, one: Variant) -> None:
         if one in self.broken:
             raise ModelFileError(f"The variant {one.name} is damaged: it is not what was written. Delete it.")
@@ -106,6 +111,10 @@ class Serving:
 
     def peak_memory(self) -> int:
         return 2000
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Examined]:
+        yield Examined()
 
     async def positions(self) -> list[Position]:
         return [Position(n, {n: math.log(0.5), n + 1: math.log(0.5)}) for n in range(64)]
@@ -225,3 +234,72 @@ def test_questions_come_from_a_file_or_from_conversations(tmp_path: Path) -> Non
     assert [r.messages[-1] for r in held.requests] == [("user", "a"), ("user", "c")]
     with pytest.raises(InvalidInput, match="No conversation"):
         conversations([], "last:3")
+
+
+@dataclass
+class Examined:
+    """Answers every question of every set but the reward model's, which is not here; rightly every second time."""
+
+    asked: list[tuple[str, int, int]] = field(default_factory=list)
+
+    async def ask(self, name: str, first: int, count: int) -> list[float]:
+        self.asked.append((name, first, count))
+        return [] if name == "reward" else [float(n % 2) for n in range(first, first + count)]
+
+
+async def test_answers_are_asked_in_turns_until_the_time_is_over() -> None:
+    sizes, asker = Sizes(preferences=12, tools=8, cited=30, reward=6), Examined()
+    whole = await collect(asker, sizes, 60.0, clock=lambda: 0.0)
+    assert whole is not None
+    assert whole.asked == {"preferences": 12, "tools": 8, "cited": 30}
+    assert (whole.tools, whole.reward) == (wilson(4, 8), None)
+    assert asker.asked[:4] == [("preferences", 0, 6), ("tools", 0, 6), ("cited", 0, 6), ("reward", 0, 6)]
+    ticks = iter(range(100))
+    cut = await collect(Examined(), sizes, 3.0, clock=lambda: float(next(ticks)))
+    assert cut is not None
+    assert cut.asked == {"preferences": 6, "tools": 6}
+    assert await collect(Examined(), sizes, 0.0) is None
+
+
+def test_a_share_of_few_is_unsure_and_stays_a_share() -> None:
+    few, many = wilson(3, 3), wilson(300, 300)
+    assert (few.value, few.high) == (1.0, pytest.approx(1.0))
+    assert few.low < 0.5 < 0.98 < many.low
+    assert wilson(0, 10).low == 0.0
+
+
+def test_other_settings_of_the_best_are_tried_and_have_its_quality(server: Server, tmp_path: Path) -> None:
+    stage, results = OnLoopback(server), Results(tmp_path)
+    asked = orders(variants=(REFERENCE,), knobs=Knobs(slots=4, threads=2, batch=256), settings=True, users=1)
+    done = [s.row for s in steps(asked, stage, results) if isinstance(s, Done)]
+    tried = {(row.candidate.knobs.batch, row.candidate.knobs.threads, row.candidate.knobs.slots) for row in done}
+    begun = {(one.knobs.batch, one.knobs.threads, one.knobs.slots) for one in stage.started}
+    assert begun >= {(256, 2, 4), (512, 2, 4), (128, 2, 4), (256, 1, 4), (256, 2, 2)}
+    assert tried <= begun
+    assert {row.quality for row in done} == {done[0].quality}
+
+
+def test_a_setting_that_cannot_win_is_stopped_after_its_first_questions(server: Server, tmp_path: Path) -> None:
+    stage, results = OnLoopback(server), Results(tmp_path)
+    one = orders(variants=(REFERENCE,), knobs=Knobs(threads=2), users=1, alone=3)
+    row = next(s.row for s in steps(one, stage, results) if isinstance(s, Done))
+    # As if it had been far faster: every other setting is now too slow by far.
+    fast = replace(row.alone, rate=replace(row.alone.rate, value=1e9))
+    results.add(replace(row, alone=fast, together=fast))
+    found = steps(replace(one, settings=True), stage, results)
+    stopped = [s.reason for s in found if isinstance(s, LeftOut)]
+    assert stopped
+    assert all("stopped after its first questions" in reason for reason in stopped)
+    assert [s.before for s in found if isinstance(s, Done)] == [True]
+
+
+def test_forms_of_a_student_have_names_of_their_own_and_old_measurements_keep_their_key() -> None:
+    name = "openvino/int8/kv-u4@pruned-24-1f3c9a"
+    assert variant(name).name == name
+    assert variant(name).student == "pruned-24-1f3c9a"
+    assert candidate(Candidate(variant(name), Knobs()).plain()) == Candidate(variant(name), Knobs())
+    plain = Candidate(variant("openvino/int8"), Knobs()).plain()
+    assert "student" not in plain["variant"]
+    assert candidate(plain).variant == variant("openvino/int8")
+    with pytest.raises(InvalidInput, match="no student's name"):
+        variant("openvino/int8@../etc")

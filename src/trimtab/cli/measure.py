@@ -37,6 +37,11 @@ def measure(
     ] = "synthetic",
     minutes: Annotated[float, typer.Option(min=0.1, help="When they are over nothing new is begun.")] = 15.0,
     settings: Annotated[bool, typer.Option(help="Try other settings of the best variants, too.")] = True,
+    tool_questions: Annotated[int, typer.Option(min=0, help="Fixed questions for tools, at most.")] = 24,
+    cited_questions: Annotated[int, typer.Option(min=0, help="Fixed questions about passages, at most.")] = 30,
+    preference_pairs: Annotated[int, typer.Option(min=0, help="Pairs that people judged, at most.")] = 24,
+    reward_prompts: Annotated[int, typer.Option(min=0, help="Answers for the reward model, at most.")] = 18,
+    answer_seconds: Annotated[float, typer.Option(min=0, help="For all of these, of each variant.")] = 60.0,
     again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
     base_url: Annotated[str, typer.Option(help="Measure this OpenAI-compatible server, its speed only.")] = "",
     model: Annotated[str, typer.Option(help="What that server calls the model.")] = "default",
@@ -45,6 +50,7 @@ def measure(
     """Measure speed, memory, disk and quality of the model's variants. Run it again to go on where it was stopped."""
     from trimtab.cli.plan import deploying
     from trimtab.deploy import variant as known
+    from trimtab.deploy.answers import Sizes
     from trimtab.deployment import own_database, workload_named
 
     if base_url:
@@ -61,6 +67,8 @@ def measure(
         users=users or here.plan.targets.users,
         seconds=minutes * 60,
         settings=settings and not variant,
+        sizes=Sizes(preference_pairs, tool_questions, cited_questions, reward_prompts),
+        answer_seconds=answer_seconds,
         again=again,
         more_words=more,
     )
@@ -125,6 +133,10 @@ def _say(console: Console, row: Measured, before: bool) -> None:
     together, quality = row.together, row.quality
     noise = "; the machine was busy" if row.load_before > 0.5 else ""
     lost = f", perplexity {quality.perplexity.value:.2f}, loss {quality.loss.value:+.1%}" if quality else ""
+    if row.answers:
+        shares = (("tools", row.answers.tools), ("cited", row.answers.cited), ("people", row.answers.preferences))
+        lost += "".join(f", {name} {one.value:.0%}" for name, one in shares if one)
+        lost += f", reward {row.answers.reward.value:+.2f}" if row.answers.reward else ""
     size = f"{row.memory / 1e6:.0f} MB (estimated {row.estimated_memory / 1e6:.0f})"
     disk = f"disk {row.disk / 1e6:.1f} MB (estimated {row.estimated_disk / 1e6:.1f})"
     speed = f"{row.alone.rate.value:.0f} tokens/s alone, {together.total:.0f} for {together.users}"

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from trimtab.deploy.choose import Choice, Judged
+    from trimtab.deploy.results import Measured
     from trimtab.deployment import Deploying
 
 app = typer.Typer(help="Plan a deployment: ask, check, choose by measurement.")
@@ -201,7 +202,22 @@ def _table(found: Choice) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    heads = ("", "variant", "MB", "disk", "first p95", "tokens/s", "all", "loss", "KL", "why not")
+    heads = (
+        "",
+        "variant",
+        "MB",
+        "disk",
+        "first p95",
+        "tokens/s",
+        "all",
+        "loss",
+        "KL",
+        "tools",
+        "cited",
+        "people",
+        "reward",
+        "why not",
+    )
     table = Table(*heads, box=None, pad_edge=False)
     for one in found.judged:
         table.add_row(*_cells(one, found))
@@ -224,8 +240,18 @@ def _cells(one: Judged, found: Choice) -> list[str]:
         f"{row.together.total:.0f}",
         lost,
         f"{quality.divergence.value:.4f}" if quality else "?",
+        *_answers(row),
         one.why_not or ("the cheapest that meets every target" if chosen else ""),
     ]
+
+
+def _answers(row: Measured) -> list[str]:
+    """Shares of the fixed sets and the mean reward, with their 95 % intervals."""
+    found = row.answers
+    shares = [found.tools, found.cited, found.preferences] if found else [None] * 3
+    told = [f"{one.value:.0%} [{one.low:.0%}, {one.high:.0%}]" if one else "?" for one in shares]
+    reward = found.reward if found else None
+    return [*told, f"{reward.value:+.2f} [{reward.low:+.2f}, {reward.high:+.2f}]" if reward else "?"]
 
 
 def _plain(one: Judged) -> dict[str, Any]:
@@ -238,6 +264,7 @@ def _plain(one: Judged) -> dict[str, Any]:
         "tokens_per_second": row.together.rate.value,
         "total": row.together.total,
         "loss": row.quality.loss.value if row.quality else None,
+        "answers": asdict(row.answers) if row.answers else None,
         "on_front": one.on_front,
         "why_not": one.why_not,
         "command": row.command,

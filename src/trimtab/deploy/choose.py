@@ -125,6 +125,7 @@ def misses(plan: Deployment, machine: Machine, row: Measured) -> tuple[Miss, ...
                   f"perplexity is {row.quality.loss.value:.1%} above the reference, and "
                   f"{plan.quality.largest_loss:.1%} is allowed")
         )  # fmt: skip
+    found += _answers(plan, row)
     cores = budget.cores or machine.cores
     if row.candidate.knobs.threads > cores:
         found.append(
@@ -139,6 +140,33 @@ def misses(plan: Deployment, machine: Machine, row: Measured) -> tuple[Miss, ...
     if plan.budget.disk_mb and row.disk > plan.budget.disk_mb * MB:
         found.append(_miss("budget.disk_mb", plan.budget.disk_mb, row.disk / MB, "MB", fits.obstacles[-1]))
     return tuple(found)
+
+
+_FLOORS = (
+    ("least_tool_calls", "tools", 0.0, "questions for tools come out right"),
+    ("least_cited", "cited", 0.0, "questions about passages are answered rightly"),
+    ("least_preferences", "preferences", 0.0, "pairs of answers are seen as people see them"),
+    ("least_reward", "reward", -100.0, "is what the reward model gives its answers"),
+)
+"""Of the plan's quality: key, set, the value that asks for nothing, and what is told."""
+
+
+def _answers(plan: Deployment, row: Measured) -> list[Miss]:
+    """The floors under its answers that it does not keep, or was not measured for."""
+    found = []
+    for key, name, free, words in _FLOORS:
+        floor = getattr(plan.quality, key)
+        got = getattr(row.answers, name) if row.answers else None
+        if floor <= free or (got is not None and got.value >= floor):
+            continue
+        share = name != "reward"
+        told = f"{floor:.0%} is asked for" if share else f"{floor:.2f} is asked for"
+        if got is None:
+            found.append(_miss(f"quality.{key}", floor, 0.0, "", f"its {name} were not measured, and {told}"))
+        else:
+            value = f"{got.value:.0%} of" if share else f"{got.value:+.2f}"
+            found.append(_miss(f"quality.{key}", floor, got.value, "", f"{value} {words}, and {told}"))
+    return found
 
 
 def _miss(target: str, wanted: float, got: float, unit: str, words: str) -> Miss:

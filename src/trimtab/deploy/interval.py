@@ -37,6 +37,16 @@ def bootstrap(
     return Interval(of(values), found[int(0.025 * DRAWS)], found[int(0.975 * DRAWS) - 1])
 
 
+def wilson(right: float, count: int) -> Interval:
+    """The share of `count` that came out right, and its 95 % interval (Wilson 1927), which holds for few, too."""
+    if not count:
+        return Interval(math.nan, 0.0, 1.0)
+    z, share = 1.96, right / count
+    middle, wide = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return Interval(share, max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale))
+
+
 def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 

@@ -64,6 +64,16 @@ class Quality(_Part):
 
     largest_loss: float = Field(0.03, ge=0, le=10)
     """By how much the perplexity on a fixed text may rise above that of the unquantized model: 0.03 is 3 %."""
+    least_tool_calls: float = Field(0.0, ge=0, le=1)
+    """Least share of the fixed questions for tools that must come out right; 0: not asked for."""
+    least_cited: float = Field(0.0, ge=0, le=1)
+    """Least share of the fixed questions about passages that must be answered rightly, with their source; 0: not asked
+    for."""
+    least_preferences: float = Field(0.0, ge=0, le=1)
+    """Least share of pairs of answers in which it must find the one likelier that people found better; 0: not asked
+    for."""
+    least_reward: float = Field(-100.0, ge=-100, le=100)
+    """Least mean score of its answers by the reward model (0 is the model's average answer); -100: not asked for."""
 
 
 class Outside(_Part):

@@ -17,6 +17,7 @@ from typing import Any
 
 from trimtab.domain.errors import Unavailable
 
+from .answers import Answers
 from .interval import Interval
 from .quality import Quality
 from .speed import Speed
@@ -53,6 +54,8 @@ class Measured:
     at: float
     """Seconds since 1970."""
     command: str
+    answers: Answers | None = None
+    """What its answers are worth; None where none were asked."""
 
 
 def key_of(model_sha256: str, one: Candidate, workload_digest: str, users: int, machine: str) -> str:
@@ -124,9 +127,17 @@ def _measured(values: dict[str, Any]) -> Measured:
             "candidate": candidate(values["candidate"]),
             "alone": _speed(values["alone"]),
             "together": _speed(values["together"]),
+            "answers": _answers(values.get("answers")),
             "quality": quality and Quality(**{k: _number(v) for k, v in quality.items()}),
         }
     )
+
+
+def _answers(values: dict[str, Any] | None) -> Answers | None:
+    if values is None:
+        return None
+    counts = values["asked"]
+    return Answers(**{name: _number(value) for name, value in values.items() if name != "asked"}, asked=counts)
 
 
 def _speed(values: dict[str, Any]) -> Speed:

@@ -415,15 +415,16 @@ async def _served_by(
     await engine.start()
     try:
         base = BaseWeights(shipped.stem, shipped, await asyncio.to_thread(sha256_of, shipped))
-        return _on_engine(engine, choice, base, weights, options, embedder)
+        return served_on(engine, choice, base, weights, options, embedder)
     except BaseException:
         await engine.stop()
         raise
 
 
-def _on_engine(
+def served_on(
     engine: Engine, choice: Choice, base: BaseWeights, weights: Path, options: ServingOptions, embedder: Embedder | None
 ) -> Served:
+    """A running engine, made ready to be asked. `weights` is the GGUF file that says how."""
     found = profile_for(weights, slot_context=engine.slot_context, name=base.name)
     profile = _tuned(replace(found, version=found.version or "base"), options)
     chat = OpenAIChat(

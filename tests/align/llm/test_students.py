@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_decoder import adapter, decoder, logp
 
+from tiny_decoder import adapter, decoder, logp
 from trimtab.align import depth
 from trimtab.align.adapter import read_adapter
 from trimtab.align.base import load_base
