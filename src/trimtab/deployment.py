@@ -17,10 +17,12 @@ from trimtab.deploy.results import Measured, Results
 from trimtab.deploy.variant import STANDARD, Candidate, Knobs, Variant, of_student
 from trimtab.deploy.workload import Workload
 from trimtab.domain.errors import InvalidInput
+from trimtab.gathering import Reading
+from trimtab.given import Given, given
 from trimtab.llm.engine import physical_cores
 from trimtab.llm.shelf import OnProgress
 from trimtab.settings import Settings
-from trimtab.store import people, threads
+from trimtab.store import judgements, people, threads
 from trimtab.store.database import Database
 from trimtab.variants import Variants
 
@@ -119,8 +121,12 @@ class Deploying:
         return choose(self.plan, self.machine, self.rows())
 
 
-def workload_named(name: str, open_database: Callable[[], tuple[Database, str]]) -> Workload:
-    """``synthetic``, ``file:PATH``, or ``last:N`` for the last N conversations held here.
+def workload_named(name: str, open_database: Callable[[], tuple[Database, str]], how: Reading = Reading()) -> Workload:
+    """``synthetic``, ``file:PATH``, or ``last:N`` for the last N conversations held here: each answer's prompt as the
+    model was given it, with the passages and the tools' results that were recorded then. Nothing outside is asked.
+
+    Args:
+        how: the model that gave the answers is asked, which decides what it was shown.
 
     Raises:
         InvalidInput: another name, or the file or the conversations hold no question.
@@ -130,18 +136,22 @@ def workload_named(name: str, open_database: Callable[[], tuple[Database, str]])
     if name.startswith(FILE):
         return workload.from_file(Path(name.removeprefix(FILE)).expanduser())
     if name.startswith(LAST) and name.removeprefix(LAST).isdigit():
-        return _held(int(name.removeprefix(LAST)), name, open_database)
+        return _held(int(name.removeprefix(LAST)), name, open_database, how)
     raise InvalidInput(f"There is no workload {name!r}. Give synthetic, file:PATH or last:N (conversations).")
 
 
-def _held(count: int, name: str, open_database: Callable[[], tuple[Database, str]]) -> Workload:
+def _held(count: int, name: str, open_database: Callable[[], tuple[Database, str]], how: Reading) -> Workload:
     database, owner = open_database()
     try:
-        found = database.read_sync(threads.find, owner, text="", limit=max(1, min(count, 500)))
-        lines = [database.read_sync(threads.history, thread["id"], thread["head_id"]) for thread in found]
+        held = database.read_sync(threads.find, owner, text="", limit=max(1, min(count, 500)))
+        answers = [one for thread in held for one in database.read_sync(judgements.answers_in, thread["id"])]
     finally:
         database.close()
-    return workload.conversations(lines, name)
+    return workload.replayed([_shown(given(one, how.profile, how.count)) for one in answers], name)
+
+
+def _shown(one: Given) -> list[tuple[str, str]]:
+    return [(said.role, said.content) for said in one.prompt]
 
 
 def own_database(settings: Settings) -> tuple[Database, str]:

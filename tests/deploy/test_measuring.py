@@ -23,7 +23,7 @@ from trimtab.deploy.quality import Position, compare
 from trimtab.deploy.results import Results
 from trimtab.deploy.speed import Endpoint, measure
 from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, Variant, candidate, variant
-from trimtab.deploy.workload import Request, conversations, from_file, synthetic
+from trimtab.deploy.workload import Request, from_file, replayed, synthetic
 from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, ModelFileError, Unavailable
 
 FACTS = ModelFacts("small", "0" * 64, 2, 64, 128, 1, 64, 1000, 2048, 100_000, 64_000, 1000, 10_000)
@@ -230,10 +230,10 @@ def test_questions_come_from_a_file_or_from_conversations(tmp_path: Path) -> Non
         file.write_text(wrong, "utf-8")
         with pytest.raises(InvalidInput, match="asked"):
             from_file(file)
-    held = conversations([[("user", "a"), ("assistant", "b"), ("user", "c")]], "last:1")
-    assert [r.messages[-1] for r in held.requests] == [("user", "a"), ("user", "c")]
+    held = replayed([[("user", "a"), ("assistant", "b"), ("user", "c")], []], "last:1")
+    assert [r.messages[-1] for r in held.requests] == [("user", "c")]
     with pytest.raises(InvalidInput, match="No conversation"):
-        conversations([], "last:3")
+        replayed([], "last:3")
 
 
 @dataclass

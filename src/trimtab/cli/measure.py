@@ -52,12 +52,13 @@ def measure(
     from trimtab.deploy import variant as known
     from trimtab.deploy.answers import Sizes
     from trimtab.deployment import own_database, workload_named
+    from trimtab.gathering import reading_of
 
     if base_url:
         _remote(base_url, model, workload, users or 1, as_json)
         return
     here = deploying(plan)
-    asked = workload_named(workload, lambda: own_database(here.settings))
+    asked = workload_named(workload, lambda: own_database(here.settings), reading_of(here.settings))
     more = ("--workload", workload) + (("--plan", str(plan)) if plan else ())
     given = {"threads": threads, "slots": slots or users, "context": context, "batch": batch}
     orders = here.orders(
@@ -79,10 +80,11 @@ def _remote(base_url: str, model: str, workload: str, users: int, as_json: bool)
     """A server elsewhere. Its key is the setting `api_key`."""
     from trimtab.deploy import speed
     from trimtab.deployment import own_database, workload_named
+    from trimtab.gathering import reading_of
     from trimtab.settings import Settings
 
     settings = Settings.load()
-    asked = workload_named(workload, lambda: own_database(settings))
+    asked = workload_named(workload, lambda: own_database(settings), reading_of(settings))
     endpoint = speed.Endpoint(base_url.rstrip("/"), model, settings.api_key.get_secret_value())
 
     async def both() -> list[speed.Speed]:
@@ -104,6 +106,7 @@ def _remote(base_url: str, model: str, workload: str, users: int, as_json: bool)
 
 async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
     from trimtab.cli.show import plain
     from trimtab.deploy.campaign import Began, Done, LeftOut, run
@@ -112,18 +115,25 @@ async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:
     console.print(
         f"{here.variants.facts.name} on {here.machine.fingerprint}; at most {orders.seconds / 60:.0f} minutes"
     )
-    async for step in run(orders, here.variants, here.results):
-        match step:
-            case Began():
-                left = f"{step.left_seconds / 60:.0f} minutes left"
-                console.print(f"[{step.number}/{step.of}] {step.candidate.name} … ({left})", markup=False, style="dim")
-            case Done(row=row):
-                if as_json:
-                    typer.echo(json.dumps(asdict(row), default=str))
-                else:
-                    _say(console, row, step.before)
-            case LeftOut():
-                console.print(plain(f"{step.candidate.name}: {step.reason}"), markup=False, style="yellow")
+    columns = ("{task.description}", BarColumn(), "{task.completed:.0f}/{task.total:.0f}", TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("measuring", total=len(orders.variants))
+        async for step in run(orders, here.variants, here.results):
+            match step:
+                case Began():
+                    told = f"{step.candidate.name}, {step.left_seconds / 60:.0f} minutes left"
+                    bar.update(task, description=told, completed=step.number - 1, total=step.of)
+                    if not console.is_terminal:  # a log gets a line instead of a bar
+                        console.print(f"[{step.number}/{step.of}] {told}", markup=False, style="dim")
+                case Done(row=row):
+                    bar.advance(task)
+                    if as_json:
+                        typer.echo(json.dumps(asdict(row), default=str))
+                    else:
+                        _say(console, row, step.before)
+                case LeftOut():
+                    bar.advance(task)
+                    console.print(plain(f"{step.candidate.name}: {step.reason}"), markup=False, style="yellow")
     if not as_json:
         console.print("Now choose: trimtab plan choose")
 

@@ -93,18 +93,13 @@ def _request(line: str, where: str) -> Request:
     return Request(said, most)
 
 
-def conversations(lines: Sequence[Sequence[tuple[str, str]]], name: str) -> Workload:
-    """Each question of each conversation, with all that had been said before it.
+def replayed(prompts: Sequence[Sequence[tuple[str, str]]], name: str) -> Workload:
+    """Prompts as a model was given them, latest conversation first.
 
     Raises:
-        InvalidInput: there is no question in them.
+        InvalidInput: there is none.
     """
-    found = [
-        Request(tuple(line[: i + 1]))
-        for line in lines
-        for i, (role, text) in enumerate(line)
-        if role == "user" and text
-    ]
+    found = [Request(tuple(prompt)) for prompt in prompts if prompt and prompt[-1][1]]
     if not found:
         raise InvalidInput("No conversation was held here yet. Measure with the synthetic questions, or with a file.")
     return Workload(name, tuple(found))

@@ -6,6 +6,7 @@ the number of layers and the name are its own. Matrices are 16 bits, vectors 32,
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,17 @@ def _write(tensors: SafeFolder, like: Path, part: Path, name: str) -> None:
         kind = gguf.GGMLQuantizationType.F16 if wide else gguf.GGMLQuantizationType.F32
         count = int(np.prod(sizes))
         writer.add_tensor_info(one, sizes, np.dtype(np.float32), count * (2 if wide else 4), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for one in names:
-        numbers = _numbers(tensors, one)
-        writer.write_tensor_data(numbers.astype(np.float16 if numbers.ndim > 1 else np.float32))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for one in names:
+            numbers = _numbers(tensors, one)
+            writer.write_tensor_data(numbers.astype(np.float16 if numbers.ndim > 1 else np.float32))
+    except BaseException:
+        with contextlib.suppress(OSError):  # closing writes what is left, and a full disk refuses that, too
+            writer.close()
+        raise
     writer.close()
 
 

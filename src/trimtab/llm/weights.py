@@ -15,6 +15,7 @@ another model: a third of its likeliest next tokens differ. (10 and 13 of 15 are
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -101,14 +102,19 @@ def _write(source: Path, part: Path, kind: str, report: OnProgress, every: bool)
             int(n) for n in reversed(tensor.shape)
         ]  # GGUF counts dimensions from the innermost, numpy from the outermost
         writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), size, raw_dtype=new)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    done = 0
-    for tensor, new, size in zip(reader.tensors, types, sizes, strict=True):
-        writer.write_tensor_data(_converted(tensor, new))
-        done += size
-        report(Progress("faster weights", done, sum(sizes)))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        done = 0
+        for tensor, new, size in zip(reader.tensors, types, sizes, strict=True):
+            writer.write_tensor_data(_converted(tensor, new))
+            done += size
+            report(Progress("faster weights", done, sum(sizes)))
+    except BaseException:
+        with contextlib.suppress(OSError):  # closing writes what is left, and a full disk refuses that, too
+            writer.close()
+        raise
     writer.close()
 
 

@@ -122,6 +122,16 @@ def answers(connection: Connection, message_ids: Collection[str]) -> dict[str, A
     }
 
 
+def answers_in(connection: Connection, thread_id: str) -> list[Answer]:
+    """The answers of a thread that were given to their end, oldest first."""
+    query = select(messages.c.id).where(
+        messages.c.thread_id == thread_id, messages.c.role == "assistant", messages.c.status == "done"
+    )
+    ids = [row.id for row in connection.execute(query.order_by(messages.c.created_at, messages.c.id))]
+    found = answers(connection, ids)
+    return [found[one] for one in ids if one in found]
+
+
 def _trees(connection: Connection, thread_ids: Collection[str]) -> dict[str, tuple[str | None, str, str]]:
     """Of each message in these threads: parent, role, text."""
     tree: dict[str, tuple[str | None, str, str]] = {}
