@@ -94,7 +94,7 @@ async def test_the_answer_ends_for_length_when_its_tokens_are_used_up(running: M
 async def test_a_stream_gives_the_same_text_in_pieces_and_its_usage_at_the_end(running: Made) -> None:
     pieces = [c async for c in chat(running).astream("Count from one to ten.")]
     texts = [p.text for p in pieces if p.text]
-    assert len(texts) > 3
+    assert len(texts) > 1  # a reader who comes late gets several tokens at once
     assert [p.usage_metadata["output_tokens"] for p in pieces if p.usage_metadata]
     assert "".join(texts) == (await chat(running).ainvoke("Count from one to ten.")).text
 

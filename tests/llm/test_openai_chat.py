@@ -202,6 +202,80 @@ async def test_a_server_that_is_not_there_cannot_be_reached(server: Server) -> N
             await gone.ainvoke("hi")
 
 
+async def test_an_answer_is_the_same_however_its_bytes_arrive(server: Server) -> None:
+    said = ["a\u2028b", "h\u00e9", " ", "\U0001f30a", "end"]
+    choices = [{"delta": {"content": p}, "logprobs": {"content": [{"token": p, "logprob": -1.0}]}} for p in said]
+    lines = [json.dumps({"id": "c1", "choices": [c]}, ensure_ascii=False).encode() for c in choices]
+    body = b"".join(b"data: " + line + b"\n\n" for line in lines) + event({}, "stop") + b"data: [DONE]\n\n"
+
+    def cut(size: int) -> Answer:
+        async def write(_: Server, out: asyncio.StreamWriter) -> None:
+            out.write(b"HTTP/1.1 100 Continue\r\n\r\n" + head(200, "Transfer-Encoding: chunked"))
+            for at in range(0, len(body), size):
+                part = body[at : at + size]
+                out.write(b"%x\r\n%s\r\n" % (len(part), part))
+                await out.drain()
+                await asyncio.sleep(0)
+            out.write(b"0\r\n\r\n")
+            await out.drain()
+
+        return write
+
+    for size in (1, 7, 4096):
+        server.answer = cut(size)
+        whole = await model(server).ainvoke("hi")
+        assert whole.text == "".join(said)
+        assert [t["token"] for t in whole.response_metadata["logprobs"]["content"]] == said
+        pieces = [piece async for piece in model(server).astream("hi")]
+        assert "".join(piece.text for piece in pieces) == whole.text
+        assert pieces[-1].response_metadata["finish_reason"] == "stop"
+
+
+async def test_what_was_said_before_a_fault_is_heard(server: Server) -> None:
+    server.answer = say("half", after=b'data: {"error": {"code": 500, "message": "boom"}}\n\n')
+    answer = model(server).astream("hi")
+    assert (await anext(answer)).text == "half"
+    with pytest.raises(EngineRefused, match="boom"):
+        await anext(answer)
+
+
+async def test_a_server_of_another_protocol_is_an_engine_that_died(server: Server) -> None:
+    async def mail(_: Server, out: asyncio.StreamWriter) -> None:
+        out.write(b"220 mail.example ESMTP\r\n")
+        await out.drain()
+
+    server.answer = mail
+    with pytest.raises(EngineDied, match="before it answered"):
+        await model(server).ainvoke("hi")
+
+
+async def test_a_slow_reader_makes_the_server_wait_and_gets_everything(server: Server) -> None:
+    many, width = 1000, 20_000
+    written = 0
+
+    async def flood(_: Server, out: asyncio.StreamWriter) -> None:
+        nonlocal written
+        out.write(head())
+        for _number in range(many):
+            out.write(event({"content": "x" * width}))
+            await out.drain()
+            written += 1
+        out.write(event({}, "stop") + b"data: [DONE]\n\n")
+        await out.drain()
+
+    server.answer = flood
+    size = 0
+    async for piece in model(server).astream("hi"):
+        if not size:
+            before = -1
+            while before != written:  # until the server can write no more
+                before = written
+                await asyncio.sleep(0.2)
+            assert written < many
+        size += len(piece.text)
+    assert size == many * width
+
+
 async def test_silence_ends_with_the_deadline(server: Server) -> None:
     async def slowly(_: Server, out: asyncio.StreamWriter) -> None:
         out.write(head())

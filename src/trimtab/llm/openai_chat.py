@@ -14,7 +14,8 @@ import asyncio
 import json
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -29,7 +30,10 @@ from trimtab.domain.errors import DeadlineExceeded, EngineDied, EngineError, Inv
 from trimtab.domain.model import AskedDirectly, Sampling
 from trimtab.domain.neutral import Neutraliser
 
-from .openai_wire import Decoder, refused, to_wire
+from .loopback import LoopbackTransport
+from .openai_wire import Decoder, Piece, merged, refused, to_wire
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class OpenAIChat(AskedDirectly, BaseChatModel):
@@ -96,7 +100,27 @@ class OpenAIChat(AskedDirectly, BaseChatModel):
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        body = self._body(messages, stop, kwargs)
+        async with aclosing(self._said(messages, stop, kwargs)) as source:
+            async for pieces in source:
+                for piece in merged(pieces):
+                    yield piece.chunk()
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        async with aclosing(self._said(messages, stop, kwargs)) as source:
+            pieces = merged([piece async for arrived in source for piece in arrived])
+        whole = pieces[0].chunk().message
+        assert isinstance(whole, AIMessageChunk)
+        for piece in pieces[1:]:
+            whole += piece.chunk().message
+        return ChatResult(generations=[ChatGeneration(message=message_chunk_to_message(whole))])
+
+    async def _said(
+        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
+    ) -> AsyncGenerator[list[Piece], None]:
+        """The answer, as much at a time as has arrived: one piece a token, more when this machine is busy."""
+        body = self._body(messages, stop, options)
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
         decoder = Decoder(self.model)
@@ -106,27 +130,23 @@ class OpenAIChat(AskedDirectly, BaseChatModel):
             ) as response:
                 if response.status_code >= 400:
                     raise refused(response.status_code, await response.aread(), response.headers, self.model)
-                async for line in response.aiter_lines():
-                    for chunk in decoder.line(line):
-                        yield chunk
+                async for data in response.aiter_bytes():
+                    pieces: list[Piece] = []
+                    fault: TrimtabError | None = None
+                    try:
+                        pieces.extend(decoder.feed(data))
+                    except TrimtabError as error:  # what came before it in the same bytes was said
+                        fault = error
+                    if pieces:
+                        yield pieces
+                    if fault is not None:
+                        raise fault
                     if decoder.done:
                         break
         except httpx.HTTPError as error:
             raise broken(error, self.model, answering=decoder.started) from error
         if not decoder.done:
             raise EngineDied(f"{self.model!r} stopped in the middle of its answer. Ask again.", model=self.model)
-
-    async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        whole: AIMessageChunk | None = None
-        async for chunk in self._astream(messages, stop, run_manager, **kwargs):
-            piece = chunk.message
-            assert isinstance(piece, AIMessageChunk)
-            whole = piece if whole is None else whole + piece
-        if whole is None:
-            raise EngineDied(f"{self.model!r} answered with nothing at all. Ask again.", model=self.model)
-        return ChatResult(generations=[ChatGeneration(message=message_chunk_to_message(whole))])
 
     def _generate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -181,12 +201,14 @@ class OpenAIChat(AskedDirectly, BaseChatModel):
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            local = self.url("").startswith("http://")
+            address = httpx.URL(self.url(""))
+            plain = address.scheme == "http"
             client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self.timeout, connect=5.0),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if local else 20),
-                trust_env=not local,
-                verify=not local,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if plain else 20),
+                trust_env=not plain,
+                verify=not plain,
+                transport=LoopbackTransport() if plain and address.host in _LOOPBACK else None,
             )
             self._clients[loop] = client
         return client

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from langchain_core.messages import AIMessageChunk, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
@@ -35,62 +37,114 @@ def _cleaned(message: dict[str, Any], clean: Callable[[str], str]) -> dict[str, 
     return message
 
 
+@dataclass(slots=True)
+class Piece:
+    """What one line of a stream says, or several in a row."""
+
+    text: str = ""
+    calls: list[ToolCallChunk] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Of the `AIMessageChunk` that it becomes."""
+
+    def chunk(self) -> ChatGenerationChunk:
+        message = AIMessageChunk(content=self.text, tool_call_chunks=self.calls, **self.fields)
+        return ChatGenerationChunk(message=message, text=self.text)
+
+    def take(self, other: Piece) -> bool:
+        """Add another one's text, and its tokens' probabilities. False if there is more to it than that."""
+        if self.calls or other.calls or self.fields.get("id") != other.fields.get("id"):
+            return False
+        mine, others = _token_list(self.fields), _token_list(other.fields)
+        if mine is None or others is None or bool(mine) != bool(others):
+            return False
+        mine += others
+        self.text += other.text
+        return True
+
+
+def _token_list(fields: dict[str, Any]) -> list[Any] | None:
+    """The probabilities in a piece; None if it has anything else besides its text."""
+    if fields.keys() == {"id"}:
+        return []
+    if fields.keys() == {"id", "response_metadata"}:
+        logprobs = fields["response_metadata"].get("logprobs")
+        if isinstance(logprobs, dict) and logprobs.keys() == {"content"} and isinstance(logprobs["content"], list):
+            return logprobs["content"]
+    return None
+
+
+def merged(pieces: Iterable[Piece]) -> list[Piece]:
+    """Pieces of nothing but text joined: making a LangChain chunk of each costs more than reading it."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if not found or not found[-1].take(piece):
+            found.append(piece)
+    return found
+
+
 class Decoder:
-    """Server-sent lines in, chunks out. One a request."""
+    """A stream of server-sent lines in, pieces out. One a request."""
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.started = False
         self.done = False
         """The server said that it was finished."""
+        self._rest = b""
         self._finish: str | None = None
         self._timings: dict[str, Any] = {}
 
-    def line(self, line: str) -> list[ChatGenerationChunk]:
-        """The chunks that one line amounts to, often none.
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """What the bytes say, line by line; half a line waits for its other half. Nothing counts after the end.
 
         Raises:
-            TrimtabError: the line reports an error (see `refused`), or is nothing that the protocol has.
+            TrimtabError: a line reports an error (see `refused`), or is nothing that the protocol has.
         """
-        if not line.startswith("data:"):
-            return []
-        data = line[5:].strip()
-        if data == "[DONE]":
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and not self.done:
+                yield from self._line(line[5:].strip())
+
+    def _line(self, data: bytes) -> Iterator[Piece]:
+        if data == b"[DONE]":
             self.done = True
-            return [self._last()]
+            yield self._last()
+            return
         event = self._parse(data)
         if event.get("error"):
             code = _get(event["error"], "code", 500)
-            raise refused(code if isinstance(code, int) else 500, data.encode(), {}, self.model)
+            raise refused(code if isinstance(code, int) else 500, data, {}, self.model)
         self.started = True
         try:
-            return list(self._event(event))
+            yield from self._event(event)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineRefused(
                 f"{self.model!r} sent a line of a shape that the OpenAI protocol does not have. "
                 "Is this an OpenAI-compatible server?"
             ) from error
 
-    def _event(self, event: dict[str, Any]) -> Iterable[ChatGenerationChunk]:
+    def _event(self, event: dict[str, Any]) -> Iterator[Piece]:
         self._timings = event.get("timings") or self._timings
         if (usage := event.get("usage")) and not event.get("choices"):
-            yield _chunk(usage_metadata=_usage(usage))
+            yield Piece(fields={"usage_metadata": _usage(usage)})
         for choice in event.get("choices") or ():
             if choice.get("index", 0) == 0:
                 yield from self._choice(choice, event)
 
-    def _parse(self, data: str) -> dict[str, Any]:
+    def _parse(self, data: bytes) -> dict[str, Any]:
         try:
-            event = json.loads(data)
+            event = orjson.loads(data)
         except ValueError:
             event = None
         if not isinstance(event, dict):
             raise EngineRefused(f"{self.model!r} sent a line that is no JSON. Is this an OpenAI-compatible server?")
         return event
 
-    def _choice(self, choice: dict[str, Any], event: dict[str, Any]) -> Iterable[ChatGenerationChunk]:
+    def _choice(self, choice: dict[str, Any], event: dict[str, Any]) -> Iterator[Piece]:
         delta = choice.get("delta") or {}
         text = delta.get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError("content")
         calls = [_call(c) for c in delta.get("tool_calls") or ()]
         more: dict[str, Any] = {}
         if choice.get("logprobs"):
@@ -102,13 +156,13 @@ class Decoder:
         if choice.get("finish_reason"):
             self._finish = choice["finish_reason"]
         if text or calls or more:
-            yield _chunk(text, tool_call_chunks=calls, id=event.get("id"), **more)
+            yield Piece(text, calls, {"id": event.get("id"), **more})
 
-    def _last(self) -> ChatGenerationChunk:
+    def _last(self) -> Piece:
         metadata: dict[str, Any] = {"finish_reason": self._finish or "stop", "model_name": self.model}
         if self._timings:
             metadata["timings"] = self._timings  # llama.cpp's own measurement
-        return _chunk(response_metadata=metadata, chunk_position="last")
+        return Piece(fields={"response_metadata": metadata, "chunk_position": "last"})
 
 
 def refused(status: int, body: bytes, headers: Mapping[str, str], model: str) -> TrimtabError:
@@ -162,7 +216,3 @@ def _usage(usage: dict[str, Any]) -> UsageMetadata:
         total_tokens=asked + said,
         input_token_details=InputTokenDetails(cache_read=cached),
     )
-
-
-def _chunk(text: str = "", **fields: Any) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text, **fields), text=text)

@@ -24,6 +24,9 @@ class Step:
     cached: int
     """Tokens of the prompt that were in the cache; -1 but with the first tokens."""
 
+    def and_then(self, later: Step) -> Step:
+        return Step(self.tokens + later.tokens, self.logprobs + later.logprobs, later.end, self.cached)
+
 
 @dataclass
 class Answer:
@@ -35,6 +38,20 @@ class Answer:
     first_at: float = 0.0
     tokens: int = 0
     ended: bool = False
+
+    async def next(self) -> Step:
+        """What has come since: one step, or several as one when the client takes them slower than they are made.
+
+        Raises:
+            Refusal: the worker refuses the request.
+        """
+        step = await self.steps.get()
+        while isinstance(step, Step) and not step.end and not self.steps.empty():
+            more = self.steps.get_nowait()
+            step = step.and_then(more) if isinstance(more, Step) else more
+        if isinstance(step, Refusal):
+            raise step
+        return step
 
 
 _ENDS = ("", "stop", "length", "tool_calls")

@@ -236,7 +236,9 @@ def _leave_with_worker() -> None:
 def main() -> None:
     config = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_worker, daemon=True).start()
-    asyncio.run(serve(config, socket.socket(fileno=int(sys.argv[1]))))
+    import uvloop  # not on Windows, and neither is this engine
+
+    uvloop.run(serve(config, socket.socket(fileno=int(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -195,9 +195,7 @@ class Request:
         writer = Writer(self.shape.vocabulary, self.want.stops)
         try:
             while True:
-                step = await answer.steps.get()
-                if isinstance(step, Refusal):
-                    raise step
+                step = await answer.next()
                 if step.cached >= 0 and index == 0:
                     self.usage.cached = step.cached
                 piece = self._write(index, step, writer)
