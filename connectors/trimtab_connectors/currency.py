@@ -52,11 +52,11 @@ class Rate(BaseModel):
     examples=(
         "How much is 100 dollars in euros?",
         "Convert 50 GBP to USD",
-        "What is 20 euros in yen?",
-        "What's the exchange rate from dollars to pounds?",
-        "How many Swiss francs do I get for 250 euros?",
-        "Exchange 1000 rupees into dollars",
-        "What was 100 EUR in USD on 2020-03-16?",
+        "What is 20 zloty in yen?",
+        "What's the exchange rate from lira to pesos?",
+        "How many Swiss francs do I get for 250 forint?",
+        "Exchange 1000 rupees into rand",
+        "What was 100 CAD in AUD on 2020-03-16?",
         "How many Norwegian kroner is 75 pounds?",
     ),
 )
@@ -90,8 +90,8 @@ async def convert(
         "What are the current rates of the dollar?",
         "List the exchange rates of the pound against the main currencies",
         "How does the yen stand against other currencies?",
-        "Give me the euro exchange rates from 2 January 2024",
-        "What is the Swiss franc worth in dollars, euros and pounds?",
+        "Give me the Danish krone exchange rates from 2 January 2024",
+        "What is the Swiss franc worth in rupees, zloty and pesos?",
     ),
 )
 async def rates(

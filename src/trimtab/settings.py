@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tomlkit
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from trimtab.domain.errors import InvalidInput
@@ -18,6 +18,8 @@ from trimtab.domain.errors import InvalidInput
 
 class ConnectorOverride(BaseModel):
     """Point a connector at another address, e.g. a mirror or a test server."""
+
+    model_config = ConfigDict(extra="forbid")
 
     base_url: str = Field("", description="Used instead of the connector's own address.")
     allow_private: bool = Field(False, description="Allow addresses on this machine or the local network.")
@@ -178,18 +180,24 @@ class Settings(BaseSettings):
     # ------------------------------------------------------------------ changing
 
     def saved(self, name: str, value: Any) -> Settings:
-        """Write one setting into `config.toml`, keeping its comments; returns settings with it.
+        """Write one setting into `config.toml`, keeping its comments; returns settings with it. Dots lead into a table:
+        ``connectors.tides.base_url``.
 
         Raises:
             InvalidInput: there is no such setting, or the value does not fit.
         """
-        if name not in type(self).model_fields:
-            raise InvalidInput(f"There is no setting '{name}'. `trimtab config show` lists them.")
-        given = {field: getattr(self, field) for field in self.model_fields_set if field != name}
-        changed = Settings.load(**{**given, "home": self.home, name: value})
+        field, *path = name.split(".")
+        if field not in type(self).model_fields:
+            raise InvalidInput(f"There is no setting '{field}'. `trimtab config show` lists them.")
+        given = {other: getattr(self, other) for other in self.model_fields_set if other != field}
+        whole = _with(self.model_dump(mode="json")[field], path, value, name)
+        changed = Settings.load(**{**given, "home": self.home, field: whole})
         text = self.config_path.read_text("utf-8") if self.config_path.exists() else ""
         document = tomlkit.parse(text)
-        document[name] = changed.model_dump(mode="json")[name] if not isinstance(value, str) else value
+        table: Any = document
+        for part in (field, *path)[:-1]:
+            table = table.setdefault(part, tomlkit.table())
+        table[(field, *path)[-1]] = value if path or isinstance(value, str) else changed.model_dump(mode="json")[field]
         self.home.mkdir(parents=True, exist_ok=True)
         temporary = self.config_path.with_suffix(".tmp")
         temporary.write_text(tomlkit.dumps(document), "utf-8")
@@ -200,3 +208,12 @@ class Settings(BaseSettings):
     def set_connector_enabled(self, name: str, enabled: bool) -> Settings:
         off = [n for n in self.connectors_disabled if n != name]
         return self.saved("connectors_disabled", off if enabled else [*off, name])
+
+
+def _with(whole: Any, path: list[str], value: Any, name: str) -> Any:
+    """`whole` with `value` at the end of `path`."""
+    if not path:
+        return value
+    if not isinstance(whole, dict):
+        raise InvalidInput(f"There is no setting {name!r}. `trimtab config show` lists them.")
+    return {**whole, path[0]: _with(whole.get(path[0], {}), path[1:], value, name)}

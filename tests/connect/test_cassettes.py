@@ -181,3 +181,18 @@ def test_a_file_that_is_no_cassette_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"bad\.json is not a cassette"):
         load(tmp_path)
     assert load(tmp_path / "absent") == []
+
+
+def test_what_nobody_would_read_in_a_cassette_is_pointed_out(tmp_path: Path) -> None:
+    """A body under "json" is a response's; in a request it would be left out, and nothing would fit."""
+    path = tmp_path / "mine.json"
+    asked = {"method": "POST", "url": "https://api.tides.example/v1", "json": {"port": "Dover"}}
+    whole = {"tool": "tides.tide", "arguments": {}, "recorded_live": False,
+             "exchanges": [{"request": asked, "response": {"status": 200}}]}  # fmt: skip
+    path.write_text(json.dumps(whole))
+    with pytest.raises(InvalidInput, match="a request has 'json', which nobody reads; known are body, ignore, method"):
+        Tape.read(path)
+    del whole["tool"]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(InvalidInput, match="it lacks 'tool'"):
+        Tape.read(path)

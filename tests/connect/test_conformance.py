@@ -89,6 +89,11 @@ def test_what_a_declaration_lacks_is_named() -> None:
         ({"version": "first"}, "DECL-COMPLETE", "version"),
         ({"description": "Tides"}, "DECL-COMPLETE", "description"),
         ({"examples": EXAMPLES[:2]}, "DECL-COMPLETE", "examples"),
+        (
+            {"examples": (*EXAMPLES, "Is it low in Dover?", "Dover's tide?")},
+            "DECL-COMPLETE",
+            "the value 'dover' stands",
+        ),
         ({"limits": Limits(max_bytes=10**12)}, "DECL-BOUNDED", "reads up to"),
         ({"limits": Limits(total=3600)}, "DECL-BOUNDED", "3600 s"),
         ({"retry": Retry(attempts=100)}, "DECL-BOUNDED", "100 times"),
@@ -115,9 +120,13 @@ def test_a_schema_that_is_open_wrong_or_silent_is_named() -> None:
 
 
 def test_a_tool_without_a_cassette_or_with_a_silent_one_is_named() -> None:
-    assert (
-        check(tides(honest), [], only=("REPLAY-COVERED",)).failures[0].reason.startswith("tides.tide has no cassette")
-    )
+    bare = check(tides(honest), [], only=("REPLAY-COVERED", "REPLAY-WORKS", "ARGS"))
+    assert [line.id for line in bare.failures] == ["REPLAY-COVERED"]
+    told = "tides.tide has no cassette. Record one: trimtab connectors call tides.tide --arg port=... --record "
+    assert bare.failures[0].reason.startswith(told)
+    other = check(tides(honest), [dataclasses.replace(tape(DOVER), tool="tides.moon")], only=("REPLAY",)).failures
+    assert [line.id for line in other] == ["REPLAY-COVERED"]
+    assert len(other[0].reason.split("\n")) == 2, "a line for the tool, one for the cassette"
     fails(tides(honest), "REPLAY-COVERED", "must say after which", dataclasses.replace(tape(DOVER), note=""))
     fails(tides(honest), "REPLAY-COVERED", "no tool", tape(DOVER), dataclasses.replace(tape(DOVER), tool="tides.moon"))
 

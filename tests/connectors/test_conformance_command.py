@@ -20,7 +20,7 @@ from trimtab.connect.cassettes import load
 from trimtab.connect.conformance.runner import REQUIREMENTS, check, merged
 from trimtab.connect.conformance.source import cassette_folder, tapes_of
 from trimtab.connect.discovery import installed
-from trimtab.domain.errors import Conflict, InvalidInput, NotFound
+from trimtab.domain.errors import Conflict, Forbidden, InvalidInput, NotFound
 
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 
@@ -168,6 +168,9 @@ def test_a_new_connector_passes_the_check_and_its_own_tests_at_once(tmp_path: Pa
     for name, host in (("Sea", "a.example"), ("sea", "https://a.example")):
         with pytest.raises(InvalidInput):
             run("new", name, "--folder", str(tmp_path / "other"), "--host", host)
+    for host in ("127.0.0.1:8000", "localhost"):  # no cassette could be of it; the settings say where a service is
+        with pytest.raises(InvalidInput, match=r"config set connectors\.sea\.base_url http://127\.0\.0\.1:8000"):
+            run("new", "sea", "--folder", str(tmp_path / "other"), "--host", host)
 
 
 def test_a_call_is_answered_from_a_cassette_and_recorded_again(tmp_path: Path) -> None:
@@ -196,6 +199,13 @@ def test_what_a_stand_in_answered_is_recorded_as_the_services_own(tmp_path: Path
             f'[connectors.notes]\nbase_url = "{services.url}"\nallow_private = true\n'
         )
         assert "buy milk" in run("call", "notes.list_all", "--record", str(target))
+        words = ("call", "notes.add", "--arg", "text=buy eggs", "--yes")
+        with pytest.raises(Forbidden, match="runs read-only"):
+            run(*words)
+        assert list(services.notes.values()) == ["buy milk"]
+        # A badge needs cassettes of what writes, too: recorded by hand, it is that person's own doing.
+        run(*words, "--record", str(tmp_path / "other" / "add.json"))
+        assert list(services.notes.values()) == ["buy milk", "buy eggs"]
     (tape,) = load(tmp_path)
     assert [exchange.url for exchange in tape.exchanges] == ["https://notes.example.org/notes"]
     assert tape.expects == '[{"id": 1, "text": "buy milk"}]'

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from trimtab.cli.config import app as config
 from trimtab.cli.connectors import app
 from trimtab.connect import Toolbox
+from trimtab.domain.errors import InvalidInput
 from trimtab.settings import Settings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "connectors.md"
@@ -37,9 +39,11 @@ async def test_every_block_of_the_guide_runs(site: Path) -> None:
     blocks = BLOCK.findall(GUIDE.read_text("utf-8"))
     assert [kind for kind, _ in blocks].count("python") >= 5
     for kind, text in blocks:
-        named = re.match(r"# (\w+\.py|pyproject\.toml)\n", text)
+        named = re.match(r"# ([\w./-]+\.py|pyproject\.toml)\n", text)
         if kind == "python" and named:
-            (site / named[1]).write_text(text, "utf-8")
+            path = site / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
             importlib.invalidate_caches()
         elif kind == "python":
             await run(text)
@@ -86,6 +90,28 @@ def test_the_settings_of_the_guide_are_settings(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path))
     override = Settings.load().connectors["tides"]
     assert (override.base_url, override.allow_private) == ("http://127.0.0.1:8000", True)
+
+
+def test_a_line_of_a_table_is_set_by_its_name_and_its_neighbours_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text('# mine\n[connectors.tides]\nuser_agent = "Ada"\n')
+    told = [text for kind, text in BLOCK.findall(GUIDE.read_text("utf-8")) if kind == "bash"]
+    commands = [
+        line.split()[3:] for text in told for line in text.splitlines() if line.startswith("trimtab config set")
+    ]
+    assert len(commands) == 2
+    for words in [*commands, ["connectors.tides.options.berths", "12"]]:
+        assert CliRunner().invoke(config, ["set", *words]).output.startswith(f"{words[0]} = ")
+    kept = Settings.load().connectors
+    assert (kept["bikes"].base_url, kept["bikes"].allow_private) == ("http://127.0.0.1:8100", True)
+    assert (kept["tides"].user_agent, kept["tides"].options) == ("Ada", {"berths": 12})
+    assert (tmp_path / "config.toml").read_text().startswith("# mine\n")
+    for wrong in ("connectors.bikes.baseurl", "conectors.bikes.base_url", "port.bikes", "connectors.bikes"):
+        with pytest.raises(InvalidInput):
+            Settings.load().saved(wrong, "x")
+    assert Settings.load().connectors == kept
 
 
 def test_the_guide_names_every_built_in_connector() -> None:

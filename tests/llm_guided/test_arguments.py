@@ -167,3 +167,22 @@ def test_an_optional_value_does_not_take_the_words_of_a_required_one() -> None:
         ["query"], query={"type": "string"}, language={"type": "string", "pattern": "^[a-z]{2}$", "default": "en"}
     )
     assert fill(tool, "What does it say about Alan Turing?", MONDAY).arguments == {"query": "Alan Turing"}
+
+
+def test_two_names_in_one_question_each_find_their_own_words() -> None:
+    """Whatever their case and order, and although the words of the examples are the tool's own where they recur."""
+    place, person = {"type": "string", "description": "The station"}, {"type": "string", "description": "Who rides"}
+    bikes = ToolSpec(
+        "bikes_reserve",
+        "Reserve a bicycle at a station for a person.",
+        {"type": "object", "properties": {"station": place, "person": person}, "required": ["station", "person"]},
+        ("Reserve a bike at the harbour for Anna", "Book a bicycle at the mill for Bob", "Reserve one at Quay for Eve"),
+    )
+    for said, station, who in (
+        ("Reserve a bike at the harbour for Anna", "harbour", "Anna"),
+        ("Please book a bicycle for Tom at the old mill", "old mill", "Tom"),
+        ("Reserve a bike at Castle Road for Dana", "Castle Road", "Dana"),
+    ):
+        assert fill(bikes, said, MONDAY).arguments == {"station": station, "person": who}
+    only_there = fill(bikes, "Reserve a bike at the library", MONDAY)
+    assert (only_there.arguments, [slot.name for slot in only_there.missing]) == ({"station": "library"}, ["person"])

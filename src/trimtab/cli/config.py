@@ -40,7 +40,9 @@ def path() -> None:
 
 @app.command("set")
 def set_value(
-    name: Annotated[str, typer.Argument(help="A setting, as `trimtab config show` lists it.")],
+    name: Annotated[
+        str, typer.Argument(help="A setting, as `trimtab config show` lists it; with dots, a line of its table.")
+    ],
     value: Annotated[str, typer.Argument(help="Its new value; lists and tables as JSON.")],
 ) -> None:
     """Write a setting into config.toml. A running server sees it at its next start."""
@@ -103,4 +105,7 @@ def _parsed(value: str) -> Any:
 
 
 def _shown(settings: Any, name: str) -> Any:
-    return settings.model_dump(mode="json")[name]
+    shown = settings.model_dump(mode="json")
+    for part in name.split("."):
+        shown = shown[part]
+    return shown

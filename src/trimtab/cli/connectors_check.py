@@ -68,7 +68,9 @@ def check(
 def row(line: Line) -> str:
     """Id, verdict, what must hold, how it was tested, what was found."""
     text = f"{line.id:<23} {MARKS[line.status]:<5} {line.must} ({line.how})"
-    return f"{text}\n{'':<30}{_plain(line.reason)}" if line.status == "fail" else f"{text}: {_plain(line.reason)}"
+    if line.status != "fail":
+        return f"{text}: {_plain(line.reason)}"
+    return "\n".join([text, *(f"{'':<30}{_plain(found)}" for found in line.reason.split("\n"))])
 
 
 def summary(report: Report, where: Path | None) -> str:
@@ -146,7 +148,10 @@ def new(
     place = folder or Path(f"trimtab-{name.replace('_', '-')}")
     for path in write(name, place, host):
         typer.echo(path)
-    typer.echo(f"\nCheck it:    trimtab connectors check {place}\nInstall it:  pip install -e '{place}[dev]'")
+    typer.echo(
+        f"\nCheck it:    trimtab connectors check {place}\nInstall it:  pip install -e '{place}[dev]'\n"
+        f"Go on:       {place}/README.md"
+    )
 
 
 class Deck:
@@ -172,10 +177,12 @@ class Deck:
 
         from trimtab.connect.cassettes import recording, replaying
 
+        if not self._record and self._tapes is None:
+            return given
+        # A badge needs cassettes, and a cassette of a write needs the write: who records it vouches for this one call.
+        given = replace(given, standing=None)
         if self._tapes is not None:
             return replaying(self._tapes, given)
-        if not self._record:
-            return given
         self._overrides = given.overrides
 
         def remembered(name: str) -> Any:

@@ -9,6 +9,7 @@ characters, so that no two values share a word. What no rule fits (`Kind.FREE`) 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,10 +55,27 @@ def fill(
         only: these slots, instead of all.
         answering: `text` replies to a question for these values, so it need not announce them.
     """
-    work = _Work(spec, text, today, likeness, answering)
     slots = list(only) if only is not None else slots_of(spec)
+    order = sorted(slots, key=lambda s: (_ORDER[s.kind], not s.required))
+
+    def filled(order: Sequence[Slot]) -> Filling:
+        return _filled(_Work(spec, text, today, likeness, answering), slots, order)
+
+    result = filled(order)
+    names = [slot for slot in order if slot.kind is Kind.NAME and slot.required]
+    if 1 < len(names) <= _ORDERS and any(slot in result.missing for slot in names):
+        # One name may have taken the only words that another could have: "at the harbour for Anna".
+        for others in itertools.permutations(names):
+            queue = iter(others)
+            again = filled([next(queue) if slot in names else slot for slot in order])
+            result = again if len(again.missing) < len(result.missing) else result
+    return result
+
+
+def _filled(work: _Work, slots: Sequence[Slot], order: Sequence[Slot]) -> Filling:
+    """Value after value, in this order; each takes its words away from those that come later."""
     result = Filling()
-    for slot in sorted(slots, key=lambda s: (_ORDER[s.kind], not s.required)):
+    for slot in order:
         if slot.kind is Kind.FREE:
             result.open.append(slot)
             continue
@@ -79,6 +97,9 @@ def put(arguments: dict[str, Any], path: Sequence[str], value: Any) -> None:
         arguments = arguments.setdefault(name, {})
     arguments[path[-1]] = value
 
+
+_ORDERS = 3
+"""Up to so many names are tried in every order: six."""
 
 _ORDER = {
     Kind.URL: 0, Kind.EMAIL: 0, Kind.EXPRESSION: 1, Kind.DATE: 2, Kind.TIME: 3, Kind.NUMBER: 4, Kind.CHOICE: 5,

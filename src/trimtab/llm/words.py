@@ -17,7 +17,7 @@ from .quantities import find_numbers
 from .slots import Kind, Slot
 from .spans import Area, Candidate, anchored, emails, quoted, regions, remaining, stretch, urls
 from .toolspec import ToolSpec
-from .wording import STOP, content_stems, spaced, stem, tokens
+from .wording import STOP, content_stems, spaced, stem
 
 Likeness = Callable[[str, Sequence[str]], list[float]]
 """Cosine of the first text with each of the others."""
@@ -217,17 +217,4 @@ def frame_of(spec: ToolSpec) -> set[str]:
     for example in spec.examples:
         for word in content_stems(example):
             seen[word] = seen.get(word, 0) + 1
-    lower = {stem(t.low) for e in spec.examples for t in tokens(e) if t.word and t.text.islower()}
-    return stems | {w for w, n in seen.items() if n > 1} | {w for w in lower if w in _general(spec)}
-
-
-def _general(spec: ToolSpec) -> set[str]:
-    """Words of examples with a name or number in them: there the lower-case words are the frame."""
-    words: set[str] = set()
-    own = content_stems(f"{spaced(spec.name)} {spec.description}")
-    for example in spec.examples:
-        named = [t for t in tokens(example)[1:] if t.word and (t.text[0].isupper() or t.text[0].isdigit())]
-        telling = [t for t in named if stem(t.low) not in own]
-        if telling:
-            words |= {stem(t.low) for t in tokens(example) if t.word and t.text.islower()}
-    return words
+    return stems | {w for w, n in seen.items() if n > 1}

@@ -177,9 +177,9 @@ async def test_a_real_server_writes_only_when_a_person_allows_it(tmp_path: Path)
     folder = tmp_path / "data"
     folder.mkdir()
     argv = [*npm("@modelcontextprotocol/server-filesystem", "dist/index.js"), str(folder)]
-    write = call("files_write_file", path=str(folder / "new.txt"), content="hello")
+    write = call("notes_write_file", path=str(folder / "new.txt"), content="hello")
     async with app_with([write], tmp_path / "home") as app:
-        server = Server("files", Command(tuple(argv)))
+        server = Server("notes", Command(tuple(argv)))
         found = await app.mcp.look(server)
         await app.mcp.add(server, found.hinted, found.sha256)
 

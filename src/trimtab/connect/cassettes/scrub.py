@@ -1,10 +1,10 @@
 """Taking secrets out of what is recorded, and finding those that were missed.
 
 Three ways, one after another: what is declared as a credential is replaced wherever it stands, in every form in which
-it may travel (`credentials.forms`); what stands under a name that secrets have (``access_token``, ``password``) is replaced whatever it
-is; and what is left is searched for strings that look like keys, by the beginnings that services give theirs and by
-their entropy. The last way finds too much rather than too little: a hash or an id of a service looks like a key. Only
-a person can say that it is none.
+it may travel (`credentials.forms`); what stands under a name that secrets have (``access_token``, ``password``) is
+replaced whatever it is; and what is left is searched for strings that look like keys, by the beginnings that services
+give theirs and by their entropy. The last way finds too much rather than too little: a hash or an id of a service looks
+like a key. Only a person can say that it is none.
 """
 
 from __future__ import annotations

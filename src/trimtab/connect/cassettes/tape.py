@@ -31,6 +31,12 @@ TEXTUAL = (
     "application/javascript",
 )
 
+MEMBERS = frozenset(
+    ("tool", "arguments", "options", "recorded_live", "note", "recorded_at", "expects", "error", "not_secret")
+) | {"exchanges"}
+REQUEST_MEMBERS = frozenset({"method", "url", "body", "ignore"})
+RESPONSE_MEMBERS = frozenset({"status", "headers", "json", "text", "base64"})
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -138,6 +144,7 @@ class Tape:
         """
         try:
             found = json.loads(path.read_text("utf-8"))
+            _known(found, MEMBERS, "it")
             return Tape(
                 tool=found["tool"],
                 arguments=found["arguments"],
@@ -153,7 +160,13 @@ class Tape:
                 folder=str(path.parent.resolve()),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput(f"{path} is not a cassette: {type(error).__name__}: {error}.") from error
+            raise InvalidInput(f"{path} is not a cassette: {_wrong(error)}.") from error
+
+
+def _wrong(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def load(folder: Path) -> list[Tape]:
@@ -200,8 +213,16 @@ def _body(exchange: Exchange) -> dict[str, Any]:
         return {"base64": base64.b64encode(exchange.body).decode()}
 
 
+def _known(given: Mapping[str, Any], members: frozenset[str], what: str) -> None:
+    """What a person wrote and nobody would read is an error, so that it is corrected."""
+    if unknown := sorted(set(given) - members):
+        raise ValueError(f"{what} has {unknown[0]!r}, which nobody reads; known are {', '.join(sorted(members))}")
+
+
 def _read(item: Mapping[str, Any]) -> Exchange:
     request, response = item["request"], item["response"]
+    _known(request, REQUEST_MEMBERS, "a request")
+    _known(response, RESPONSE_MEMBERS, "a response")
     body = b""
     if "json" in response:
         body = json.dumps(response["json"], ensure_ascii=False).encode()

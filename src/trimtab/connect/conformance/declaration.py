@@ -12,7 +12,7 @@ from jsonschema.exceptions import SchemaError
 from trimtab.domain.errors import InvalidInput
 
 from ..binding import checked
-from ..declare import MODEL_NAME
+from ..declare import MODEL_NAME, Declaration
 from .bench import Bench
 from .requirement import Finding, Requirement, does_not_apply, verdict
 
@@ -41,7 +41,25 @@ def complete(bench: Bench) -> Finding:
                 f"{tool.dotted} has {len(set(tool.examples))} examples. Small models choose by them: give at least "
                 f"{MIN_EXAMPLES}, better six to twelve."
             )
+        found += [
+            f"{tool.dotted}: the value {value!r} stands in more than one example. A small model takes a word that "
+            "recurs for the tool's own: use another value in each."
+            for value in _recurring(bench, tool)
+        ]
     return verdict(found, f"{len(connector.tools)} tools.")
+
+
+def _recurring(bench: Bench, tool: Declaration) -> list[str]:
+    """Values of its cassettes that more than one example question has, but for those that the schema lists."""
+    shapes = tool.json_schema().get("properties", {})
+    values = {
+        value.casefold()
+        for tape in bench.tapes_for(tool)
+        for name, value in tape.arguments.items()
+        if isinstance(value, str) and len(value) > 2 and "enum" not in shapes.get(name, {})
+    }
+    said = {example.casefold() for example in tool.examples}
+    return [v for v in sorted(values) if sum(bool(re.search(rf"(?<!\w){re.escape(v)}(?!\w)", e)) for e in said) > 1]
 
 
 def bounded(bench: Bench) -> Finding:

@@ -103,6 +103,9 @@ class _Session:
         self._bench = bench
         self._site = Site([e for tape in bench.tapes_for(tool) for e in tape.exchanges], any_answer=True)
         self._origins = {urlsplit(exchange.url)[:2] for exchange in self._site.exchanges}
+        if not self.known:  # that a cassette is missing is said by another line
+            schemes = ("https", "http") if bench.connector.plain_http else ("https",)
+            self._origins |= {(scheme, host) for scheme in schemes for host in bench.connector.hosts if "*" not in host}
         self._origins |= {urlsplit(url)[:2] for url in token_urls(bench.connector)}
         self.hosts = sorted({*bench.connector.hosts, *(netloc for _, netloc in self._origins)} - {"*"})
         self._options = next((tape.setup for tape in bench.tapes_for(tool) if tape.options), {})

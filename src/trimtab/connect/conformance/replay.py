@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from base64 import b64encode
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from trimtab.domain.tool import Effect
@@ -10,11 +13,11 @@ from trimtab.domain.tool import Effect
 from ..auth import secret_names
 from ..cassettes import Tape
 from ..cassettes.playing import placeholder
-from ..declare import Connector
+from ..declare import Connector, Declaration
 from ..reach import _matches
 from .bench import SLACK, Bench, Stuck
 from .requirement import Finding, Requirement, does_not_apply, verdict
-from .source import token_urls
+from .source import cassette_folder, token_urls
 from .trial import Trial, attempt
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -22,13 +25,15 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def covered(bench: Bench) -> Finding:
     missing = [
-        f"{tool.dotted} has no cassette: trimtab connectors call {tool.dotted} --arg ... --record"
+        f"{tool.dotted} has no cassette. Record one: {_recording(bench, tool)}"
         for tool in bench.tools()
         if not any(not tape.error or bench.connector.speaks for tape in bench.tapes_for(tool))
     ]
     known = {tool.dotted for tool in bench.tools()}
     missing += [
-        f"Cassette {tape.name} is of {tape.tool}, which is no tool." for tape in bench.tapes if tape.tool not in known
+        f"Cassette {tape.name} is of {tape.tool}, which is no tool of it: delete it or name another."
+        for tape in bench.tapes
+        if tape.tool not in known
     ]
     missing += [
         f"Cassette {tape.name} was not recorded live; its note must say after which documentation it was written."
@@ -40,6 +45,16 @@ def covered(bench: Bench) -> Finding:
     if bench.connector.speaks:
         told += f" What it says by {', '.join(bench.connector.speaks)} is not recorded."
     return verdict(missing, told)
+
+
+def _recording(bench: Bench, tool: Declaration) -> str:
+    """The command that records the tool's first cassette, ready but for the values."""
+    needed = "".join(f" --arg {name}=..." for name in tool.json_schema().get("required", ()))
+    place = cassette_folder(bench.connector)
+    file = place / f"{tool.name}.json" if place else Path(f"{tool.name}.json")
+    with contextlib.suppress(ValueError):
+        file = file.relative_to(Path.cwd())
+    return f"trimtab connectors call {tool.dotted}{needed} --record {shlex.quote(str(file))}"
 
 
 def clean(bench: Bench) -> Finding:
@@ -57,7 +72,10 @@ def replays(bench: Bench) -> Finding:
     if not bench.tapes:
         return does_not_apply("It has no cassettes.")
     found: list[str] = []
+    known = {tool.dotted for tool in bench.tools()}
     for tape in bench.tapes:
+        if tape.tool not in known:
+            continue  # another line says so
         trial = played(bench, tape)
         found += [f"{tape.name}: {problem}" for problem in _replay_problems(tape, trial)]
     bench.count("replays", len(bench.tapes))

@@ -74,10 +74,10 @@ def passed(reason: str) -> Finding:
 
 
 def failed(problems: list[str]) -> Finding:
-    """All of them in one reason; the first few when they are many."""
+    """All of them in one reason, a line each; the first few when they are many."""
     distinct = list(dict.fromkeys(problems))
-    more = f" (and {len(distinct) - 4} more)" if len(distinct) > 4 else ""
-    return Finding("fail", " ".join(distinct[:4]) + more)
+    more = [f"(and {len(distinct) - 4} more)"] if len(distinct) > 4 else []
+    return Finding("fail", "\n".join(distinct[:4] + more))
 
 
 def does_not_apply(reason: str) -> Finding:

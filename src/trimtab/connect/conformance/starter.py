@@ -25,8 +25,13 @@ def write(name: str, folder: Path, host: str = "api.example.com") -> list[Path]:
     """
     if not NAME.match(name):
         raise InvalidInput(f"{name!r} cannot name a connector: use a-z, 0-9 and _, at most 31, a letter first.")
-    if not HOST.match(host) or "*" in host:
-        raise InvalidInput(f"{host!r} is not a host. Write it like api.example.org.")
+    if not HOST.match(host) or "*" in host or _is_address(host):
+        raise InvalidInput(
+            f"{host!r} is not the name of a host. Write it like api.example.org. For a service without one, such as "
+            f"your own on this machine, make a name up: --host {name}.example. The settings then say where it is: "
+            f"trimtab config set connectors.{name}.base_url http://127.0.0.1:8000, and "
+            f"trimtab config set connectors.{name}.allow_private true"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty. Name another folder with --folder.")
     written = []
@@ -54,6 +59,11 @@ def files(name: str, host: str) -> dict[str, str]:
     }
     words = {"NAME": name, "PACKAGE": package, "HOST": host, "PROJECT": f"trimtab-{name.replace('_', '-')}"}
     return {path: _filled(text, words) for path, text in told.items()}
+
+
+def _is_address(host: str) -> bool:
+    name = host.partition(":")[0]
+    return name == "localhost" or name.replace(".", "").isdigit()
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
@@ -94,7 +104,7 @@ MODULE = '''
 
     from pydantic import BaseModel, Field
 
-    from trimtab.connect import Connector, Effect, Http, Result, Source
+    from trimtab.connect import Connector, Effect, Http, Result, Source, ToolError
 
     connector = Connector(
         name="<NAME>",
@@ -127,7 +137,9 @@ MODULE = '''
         item: Annotated[str, Field(min_length=1, max_length=100), "The item's name, e.g. harbour"], http: Http
     ) -> Result:
         """Look up one item by its name and say what it is."""
-        reply = await http.get("/v1/items/{item}", path={"item": item})
+        reply = await http.get("/v1/items/{item}", path={"item": item}, ok=(404,))
+        if reply.status == 404:
+            raise ToolError(f"There is no item {item!r}. Ask for another one.")
         found = reply.into(Item)
         return Result(
             text=f"{found.name}: {found.summary} (as of {found.updated})",
@@ -204,9 +216,13 @@ README = """
 
     ## Go on from here
 
-    1. Put your service's host into `hosts` and its answer's shape into `Item`, in `src/<PACKAGE>/__init__.py`.
-    2. Record what it really answers over the cassette that came with this folder, in `src/<PACKAGE>/cassettes/<NAME>/`:
-       `trimtab connectors call <NAME>.find --arg item=harbour --record find-harbour.json`
+    1. In `src/<PACKAGE>/__init__.py`: your service's host in `hosts`, its answer's shape in `Item`, your tool's
+       arguments, docstring and example questions. A service on this machine has no such host: leave <HOST> and run
+       `trimtab config set connectors.<NAME>.base_url http://127.0.0.1:8000` and
+       `trimtab config set connectors.<NAME>.allow_private true`.
+    2. Delete the cassette that came with this folder and record what your service really answers:
+       `trimtab connectors call <NAME>.find --arg item=harbour --record src/<PACKAGE>/cassettes/<NAME>/find.json`
     3. A key? `auth=Bearer(env="MY_TOKEN")` or another of `trimtab.connect`; it never gets into a cassette.
-    4. `trimtab connectors check <NAME>` after each change: without a current badge a connector may only read.
+    4. `trimtab connectors check <NAME>` after each change: without a current badge a connector may only read. Then the
+       last test in `tests/test_<NAME>.py`, and `trimtab up`: a running Trimtab must be started again.
 """

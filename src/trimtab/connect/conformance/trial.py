@@ -51,7 +51,10 @@ class Trial:
         if self.stray:
             return [f"It raised {self.stray}, which is no error of Trimtab's."]
         if STRAY in self.message:
-            return [f"An exception escaped the connector: “{self.message[:200]}”. Check what came, raise ToolError."]
+            return [
+                f"An exception escaped the connector: “{self.message[:200]}”. Read what came with reply.into(Shape), "
+                "or raise a ToolError."
+            ]
         if not self.message.strip() or len(self.message) > 1000:
             return [f"The error's message has {len(self.message)} characters; a model needs one sentence."]
         return []
