@@ -190,7 +190,14 @@ def test_an_mcp_server_is_added_as_it_was_shown_used_and_taken_away(page: Page, 
 
 def test_a_phone_shows_them_without_scrolling_sideways(page: Page, server: Running, shots: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    for name, address in (("list", ""), ("one", "?connector=notes"), ("openapi", "?new=openapi"), ("mcp", "?new=mcp")):
+    for name, address, said in (
+        ("list", "", "only"),
+        ("one", "?connector=notes", "notes.example.org"),
+        ("options", "?connector=email", "trimtab config set connectors.email.options.host VALUE"),
+        ("openapi", "?new=openapi", "OpenAPI"),
+        ("mcp", "?new=mcp", "MCP"),
+    ):
         opened(page, server, address)
+        page.get_by_text(said).first.wait_for()
         shot(page, shots, f"connectors-phone-{name}", 1300)
         assert fits(page), name

@@ -197,6 +197,26 @@ def test_a_missing_key_says_how_to_set_it(server: Services) -> None:
     assert [one.value for one in app.code] == ["trimtab connectors auth tides"]
 
 
+def test_what_is_to_be_set_up_is_shown_with_the_command_that_sets_it(server: Services) -> None:
+    def option(name: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "about": EVIL, "required": False, "set": False, "default": "", **more}
+
+    options = [option("host", required=True), option("sender", required=True, set=True), option("port", default="587")]
+    server.connectors = [{**MAIL, "options": [*options, option("ca_file")], "speaks": ["SMTP"]}]
+    assert "to set up" in shown(opened())
+    app = opened(connector="mail")
+    page = shown(app)
+    for text in ("not offered its tools", "SMTP", "to be set", ">set<", "587 unless set", ">optional<"):
+        assert text in page
+    assert "<img src=http://evil.example" not in page
+    assert [one.value for one in app.code] == ["trimtab config set connectors.mail.options.host VALUE"]
+
+    server.connectors[0]["options"][0]["set"] = True
+    app = opened(connector="mail")
+    assert not app.code
+    assert "trimtab config set connectors.mail.options.host VALUE" in shown(app), "how to change it"
+
+
 def test_an_api_is_looked_at_before_it_is_added(server: Services) -> None:
     app = click(opened(), "new-openapi")
     app.segmented_control(key="openapi-source").set_value("url").run()

@@ -11,12 +11,13 @@ from . import (
     connectors_health,
     connectors_mcp_tools,
     connectors_openapi,
+    connectors_options,
     connectors_remembered,
     connectors_sign_in,
     connectors_try,
     session,
 )
-from .connectors_words import CODE_KINDS, auth_words, badge_of, changes_something, reach_of, state_of, to_set_up
+from .connectors_words import CODE_KINDS, auth_words, badge_of, changes_something, reach_of, speaks_of, state_of
 from .markup import draw, join, notice, table, tag
 from .untrusted import plain
 
@@ -27,9 +28,11 @@ def draw_one(connector: Mapping[str, Any]) -> bool:
     if connector.get("error"):
         notice(connector["error"], "Mend it where it is installed, then start Trimtab again.", "bad")
         return _origin(connector)
+    connectors_options.draw_lacking(connector)
     _warnings(connector)
     connectors_sign_in.draw_sign_in(connector)
     draw(table((), _facts(connector)))
+    connectors_options.draw_options(connector)
     connectors_health.draw_health(connector)
     connectors_try.draw_tools(connector)
     connectors_health.draw_calls(connector)
@@ -69,11 +72,6 @@ def _head(connector: Mapping[str, Any]) -> None:
 
 
 def _warnings(connector: Mapping[str, Any]) -> None:
-    if lacking := to_set_up(connector):
-        notice("It is not set up yet, so the assistant is not offered its tools.",
-               "Add this to config.toml on the server, with your own values, and start Trimtab again:")  # fmt: skip
-        lines = [f'{one["name"]} = "..."  # {" ".join(str(one.get("about", "")).split())}' for one in lacking]
-        st.code("\n".join([f"[connectors.{connector['name']}.options]", *lines]), language="toml")
     about = connector.get("badge") or {}
     if about and not about.get("vouched"):
         lost = "Its tools that change something will not run." if changes_something(connector) else "All its tools do."
@@ -90,6 +88,8 @@ def _facts(connector: Mapping[str, Any]) -> list[tuple[object, object]]:
     facts: list[tuple[object, object]] = [
         ("Reaches", tag("span", reach_of(connector), cls="tt-mono" if connector.get("hosts") else ""))
     ]
+    if speaks := speaks_of(connector):
+        facts.append(("Speaks", speaks))
     facts.append(("Key or sign-in", auth_words(connector.get("auth"))))
     if about.get("reason") and about.get("vouched"):
         facts.append(("Badge", about["reason"]))

@@ -86,6 +86,12 @@ def reach_of(connector: Mapping[str, Any]) -> str:
     return "its own program" if connector.get("kind") == "mcp" else "nothing: it works on the server itself"
 
 
+def speaks_of(connector: Mapping[str, Any]) -> str:
+    """Protocols besides HTTP. Its own code keeps the limits there; Trimtab's client keeps those of HTTP."""
+    spoken = ", ".join(map(str, connector.get("speaks") or ()))
+    return f"{spoken}: deadlines and retries are its own there" if spoken else ""
+
+
 def auth_words(auth: object) -> str:
     """The state of its credentials; the server never sends the credentials."""
     state = str(auth or "none")

@@ -111,8 +111,8 @@ def lacking(options: Mapping[str, Option], given: Mapping[str, str]) -> tuple[st
 
 def missing(connector: str, options: Mapping[str, Option], names: tuple[str, ...]) -> str:
     """A sentence for the person who can set them."""
-    lines = "; ".join(f'{name} = "..." ({options[name].about.rstrip(".")})' for name in names)
-    return (
-        f"Connector {connector!r} is not set up: add [connectors.{connector}.options] with {lines} to config.toml, "
-        "then start Trimtab again."
+    lines = "; ".join(
+        f"trimtab config set connectors.{connector}.options.{name} VALUE ({options[name].about.rstrip('.')})"
+        for name in names
     )
+    return f"Connector {connector!r} is not set up. Run: {lines}. Then start Trimtab again."

@@ -86,12 +86,13 @@ class ConnectorStatus:
 
 @dataclass(frozen=True)
 class OptionStatus:
-    """`set` is whether a person gave it a value; one that is not required has a default."""
+    """`set` is whether a person gave it a value; one that is not required may have a `default`."""
 
     name: str
     about: str
     required: bool
     set: bool
+    default: str = ""
 
 
 @dataclass
@@ -327,7 +328,9 @@ class Toolbox:
             last_errors=tuple(entry.errors),
             health=entry.line.health,
             options=tuple(
-                OptionStatus(name, option.about, option.needed, bool(entry.line.given.get(name, "").strip()))
+                OptionStatus(
+                    name, option.about, option.needed, bool(entry.line.given.get(name, "").strip()), option.default
+                )
                 for name, option in connector.options.items()
             ),
             speaks=connector.speaks,
