@@ -67,7 +67,8 @@ SPELLINGS = [
     "0x7f.1",
     "127.1",
     "0177.0.0.1",
-    "127.0.0.1",  # full-width digits
+    "\uff11\uff12\uff17.0.0.1",  # full-width digits
+    "127.0.0.1",
     "0",
     "localhost",
     "[::ffff:7f00:1]",
