@@ -165,7 +165,7 @@ async def test_without_encryption_it_says_so_and_stays_silent(server: Server, bo
         await toolbox_for(server.port, security="starttls").call("email.send", LETTER)
     with pytest.raises(ToolError, match="is not this machine"):
         await toolbox_for(server.port, host="smtp.example.org").call("email.send", LETTER)
-    with pytest.raises(ToolError, match=r"\[connectors.email.options\] with host"):
+    with pytest.raises(ToolError, match=r"config set connectors\.email\.options\.host VALUE"):
         await toolbox_for(server.port, host="").call("email.send", LETTER)
     assert box.letters == []
 

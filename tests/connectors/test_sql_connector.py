@@ -128,7 +128,7 @@ async def test_rows_seconds_and_sizes_have_an_end(toolbox: Toolbox) -> None:
 
 async def test_what_is_not_set_up_says_how(tmp_path: Path) -> None:
     for options, told in (
-        ({}, r"\[connectors.sql.options\] with address"),
+        ({}, r"config set connectors\.sql\.options\.address VALUE"),
         ({"address": "mysql://x/y"}, "must begin with sqlite"),
         ({"address": "postgresql://u:secret@h/db"}, "trimtab connectors auth sql"),
         ({"address": f"sqlite:///{tmp_path}/none.db"}, "There is no database 'none.db'"),
