@@ -90,7 +90,7 @@ async def test_a_link_that_appears_between_look_and_open_leads_nowhere(folder: P
 
 
 async def test_without_a_folder_nothing_is_offered_and_it_says_how() -> None:
-    for options, told in (({}, "options\\.folder VALUE"), ({"folder": "relative"}, "no folder 'relative'")):
+    for options, told in (({}, r"options\.folder VALUE"), ({"folder": "relative"}, "no folder 'relative'")):
         toolbox = Toolbox(ConnectOptions(overrides={"files": Override(options=options)}))
         toolbox.add(files.connector)
         assert bool(toolbox.tools()) is bool(options)
