@@ -106,10 +106,11 @@ def test_a_rollout_is_watched_step_by_step_in_the_words_of_both_worlds(
         page.get_by_text(f"step {number} of").wait_for()
     page.get_by_text("the next token").first.wait_for()
     shot(page, shots, "learn-watch")
+    idle(page)
     page.get_by_role("slider").last.focus()
     page.keyboard.press("End")
     page.get_by_text(re.compile("the reward is")).wait_for()
-    assert page.get_by_text("nothing more to expect").count() == 1
+    page.get_by_text("nothing more to expect").wait_for()
 
 
 def test_a_phone_has_room_for_the_board(page: Page, server: Running, shots: Path) -> None:
