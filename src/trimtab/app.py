@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 
 from trimtab.align.jobs import Jobs
 from trimtab.auditing import Audit
+from trimtab.changeover import Changeover, in_force, prepare
 from trimtab.connect.call_log import CallLog
 from trimtab.connect.conformance.badge import Badges
 from trimtab.connect.discovery import in_file
@@ -46,16 +47,17 @@ from trimtab.orchestrator.policy import Wish
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.shortlist import Shortlist
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
+from trimtab.own_database import LOCAL_USER as LOCAL_USER
+from trimtab.own_database import open_database as open_database
 from trimtab.registry.registry import Registry
 from trimtab.replays import Replays
 from trimtab.reward import RewardModels
 from trimtab.second_answers import SecondAnswers
 from trimtab.settings import Settings
-from trimtab.store import consents, people, runners, threads, turns
+from trimtab.store import changeovers, consents, people, runners, threads, turns
 from trimtab.store.database import Database
 from trimtab.store.encoding import whole
 from trimtab.store.history import Histories
-from trimtab.store.migrate import migrate
 from trimtab.store.once import forget_old, once
 from trimtab.training import Trainings
 from trimtab.versions import Versions, Voice
@@ -67,7 +69,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LOCAL_USER = "local"
 SWEEP_SECONDS = 30.0
 STOP_SECONDS = 0.5
 """How often a process looks whether another was asked to stop one of its turns."""
@@ -160,6 +161,7 @@ class Trimtab:
         embedder: Embedder | None = None,
         served: Served | None = None,
         search: Search | None = None,
+        given: Settings | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -194,13 +196,17 @@ class Trimtab:
             shortlist=Shortlist(embedder),
         )
         self.runner = Runner(self.orchestrator, StoredLog(database), self.hub)
-        given = Voice("", profile.name, model, served.bare if served else model, profile)
+        voice = Voice("", profile.name, model, served.bare if served else model, profile)
         registry = Registry(settings.versions_dir)
         # Twice the longest turn: a comparison of versions is no turn and has no deadline of its own.
         self.versions = Versions(
-            database, registry, served, given, warm=self._warm, longest_turn=2 * settings.turn_seconds
+            database, registry, served, voice, warm=self._warm, longest_turn=2 * settings.turn_seconds
+        )
+        self.changeover = Changeover(
+            given or settings, settings, database, self.versions, self.runner, self._served_anew, self._serve_through
         )
         self.trainings = Trainings(settings, database, registry)
+        self.planning = self.trainings.planning
         reading = Reading(self.profile, self.orchestrator.count)
         self.second_answers = SecondAnswers(database, self.versions, reading, lambda: self.runner.running > 0)
         self.replays = Replays(database, self.versions, search or library)
@@ -250,10 +256,13 @@ class Trimtab:
                 library, embedder = opened
                 stack.callback(opened[0].close)
                 stack.callback(opened[1].close)
-            served = None
+            served, given = None, settings
             if model is None:
                 from trimtab.llm.served import serve
 
+                settings = in_force(settings, await database.read(changeovers.latest))
+                if settings is not given:
+                    await asyncio.to_thread(prepare, settings)
                 served = await serve(serving_options(settings), embedder)
                 stack.push_async_callback(served.aclose)
                 model, profile = served.model, served.profile
@@ -268,10 +277,20 @@ class Trimtab:
                 library=library,
                 embedder=embedder,
                 served=served,
+                given=given,
             )
+            stack.push_async_callback(self.changeover.aclose)
             stack.push_async_callback(self._stop)
             await self._start()
             yield self
+
+    async def _served_anew(self, settings: Settings) -> Served:
+        from trimtab.llm.served import serve
+
+        return await serve(serving_options(settings), self.embedder)
+
+    def _serve_through(self, served: Served) -> None:
+        self.served, self.model, self.profile = served, served.model, served.profile
 
     async def _start(self) -> None:
         await self._close_abandoned()
@@ -599,19 +618,6 @@ def _how_of_message(connection: Connection, owner: str, message_id: str) -> Ask:
 
 
 # ---------------------------------------------------------------------- the parts, one by one
-
-
-def open_database(settings: Settings) -> Database:
-    """The database with its tables brought up to date."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    settings.home.chmod(0o700)
-    database = Database(settings.database)
-    try:
-        migrate(database.engine)
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def open_toolbox(

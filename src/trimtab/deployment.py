@@ -22,7 +22,7 @@ from trimtab.given import Given, given
 from trimtab.llm.engine import physical_cores
 from trimtab.llm.shelf import OnProgress
 from trimtab.settings import Settings
-from trimtab.store import judgements, people, threads
+from trimtab.store import judgements, threads
 from trimtab.store.database import Database
 from trimtab.variants import Variants
 
@@ -38,9 +38,16 @@ class Deploying:
         InvalidInput: it runs elsewhere.
     """
 
-    def __init__(self, settings: Settings, plan: Deployment, on_progress: OnProgress | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Deployment,
+        on_progress: OnProgress | None = None,
+        *,
+        variants: Variants | None = None,
+    ) -> None:
         self.settings, self.plan = settings, plan
-        self.variants = Variants(plan.model, settings.models_dir, settings.home / "variants", on_progress)
+        self.variants = variants or Variants(plan.model, settings.models_dir, settings.home / "variants", on_progress)
         self.results = Results(settings.home / "measurements")
         self.machine: Machine = this_machine(settings.home)
 
@@ -152,11 +159,3 @@ def _held(count: int, name: str, open_database: Callable[[], tuple[Database, str
 
 def _shown(one: Given) -> list[tuple[str, str]]:
     return [(said.role, said.content) for said in one.prompt]
-
-
-def own_database(settings: Settings) -> tuple[Database, str]:
-    """The database and this machine's user."""
-    from trimtab.app import LOCAL_USER, open_database
-
-    database = open_database(settings)
-    return database, database.write_sync(people.ensure_user, LOCAL_USER)

@@ -89,13 +89,7 @@ class Replays:
             )
         async with self._one:
             right = (context.strip() or await self._other_text(down))[:MOST_CHARS]
-            voice = self._versions.voice()
-            said = _prompt(right, down.question, voice.profile)
-            asked = [SystemMessage(s.content) if s.role == "system" else HumanMessage(s.content) for s in said]
-            texts = [
-                (await voice.bare.ainvoke(asked, max_tokens=MOST_TOKENS, seed=number)).text
-                for number in range(1, TRIES + 1)
-            ]
+            texts, said = await self._answers(right, down.question)
         drawn = iter(texts)
         found = replay(
             said,
@@ -112,6 +106,18 @@ class Replays:
             "score": found.mean,
         }
         return await self._database.write(judgements.keep_replay, feedback_id, told)
+
+    async def _answers(self, right: str, question: str) -> tuple[list[str], list[Said]]:
+        """What the version that answers now says to that, and what it was told."""
+        with self._versions.asking():
+            voice = self._versions.voice()
+            said = _prompt(right, question, voice.profile)
+            asked = [SystemMessage(s.content) if s.role == "system" else HumanMessage(s.content) for s in said]
+            texts = [
+                (await voice.bare.ainvoke(asked, max_tokens=MOST_TOKENS, seed=number)).text
+                for number in range(1, TRIES + 1)
+            ]
+        return texts, said
 
     async def _other_text(self, down: _Down) -> str:
         """What a search finds now and did not show then."""

@@ -44,15 +44,17 @@ class SecondAnswers:
 
     async def go_on(self) -> int:
         """Answer what the serving version has not answered yet; how many those were."""
-        voice, done = self._versions.voice(), 0
+        version, done = self._versions.voice().version, 0
         try:
-            for feedback_id in await self._database.read(_waiting, voice.version):
-                if not await self._quiet() or self._versions.voice().version != voice.version:
+            for feedback_id in await self._database.read(_waiting, version):
+                if not await self._quiet() or self._versions.voice().version != version:
                     break
                 prompt = await self._database.read(self._prompt, feedback_id)
                 if not prompt:
                     continue
-                told = await voice.bare.ainvoke(_messages(prompt), max_tokens=MOST_TOKENS, seed=1)
+                with self._versions.asking():
+                    voice = self._versions.voice()
+                    told = await voice.bare.ainvoke(_messages(prompt), max_tokens=MOST_TOKENS, seed=1)
                 await self._database.write(second_answers.keep, voice.version, feedback_id, told.text)
                 done += 1
         except TrimtabError as error:

@@ -33,6 +33,7 @@ from trimtab.gathering import datasets_dir, make_dataset
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import resolve_model, sha256_of
+from trimtab.planning import Planning
 from trimtab.registry.registry import Registry
 from trimtab.settings import Settings
 from trimtab.store import versions
@@ -60,6 +61,7 @@ class Trainings:
         self.database = database
         self.registry = registry
         self.jobs = Jobs(settings.jobs_dir)
+        self.planning = Planning(settings)
         self._foreman = Foreman(self.jobs, [sys.executable, "-m", "trimtab.works"])
 
     @contextmanager
@@ -97,6 +99,7 @@ class Trainings:
         Raises:
             InvalidInput: no such kind, or the recipe is wrong; says where.
             MissingExtra: the `align` extra is not installed.
+            ImpossibleBudget: what is to be measured has no room on this machine.
         """
         if kind not in KINDS:
             raise InvalidInput(f"No kind of job is named {kind!r}. There are: {', '.join(KINDS)}.")
@@ -108,6 +111,9 @@ class Trainings:
             resolved = await asyncio.to_thread(self._resolved_student, student)
             order = {"recipe": student.model_dump(), "resolved": resolved}
             return await asyncio.to_thread(self.jobs.submit, kind, order, by=by, needs_mib=NEEDS_MIB)
+        if kind == "measure":
+            order, needs_mib = await asyncio.to_thread(self.planning.order, recipe)
+            return await asyncio.to_thread(self.jobs.submit, kind, order, by=by, needs_mib=needs_mib)
         if kind != "align":
             return await asyncio.to_thread(self.jobs.submit, kind, recipe, by=by)
         wanted = checked(recipe)

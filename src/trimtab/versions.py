@@ -9,10 +9,11 @@ when nobody can be asking them any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +99,8 @@ class Versions:
         self._given = given
         self._warm = warm
         self._voices: dict[str, Voice] = {}
+        self._asking: set[asyncio.Event] = set()
+        """Set when whoever asks outside of a turn has finished."""
         self._asked_at: dict[str, float] = {}
         """When each voice was last handed out, by the monotonic clock."""
         self.longest_turn = longest_turn
@@ -204,6 +207,50 @@ class Versions:
             await self.refresh()
         return reason
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """For whoever asks a voice outside of a turn: what it speaks through is not stopped before this ends."""
+        ended = asyncio.Event()
+        self._asking.add(ended)
+        try:
+            yield
+        finally:
+            self._asking.discard(ended)
+            ended.set()
+
+    def asked_now(self) -> list[asyncio.Event]:
+        """Who is asking outside of a turn: one for each, set when it has finished."""
+        return list(self._asking)
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters whoever speaks must have loaded."""
+        return len(self._needed() & set(self._voices)) - 1 if self.adaptable and self._now else 0
+
+    async def speak_through(self, speaker: Speaker, keep: Callable[[], Awaitable[object]]) -> Speaker:
+        """Let all versions speak through another engine with the same base, from the next question on. Returns the one
+        before, which those that are being answered still ask.
+
+        Args:
+            keep: called when all that serves is loaded; when it raises, nothing has changed.
+
+        Raises:
+            Conflict: it has another base.
+            InvalidInput, EngineError: it cannot take an adapter that serves.
+        """
+        async with self._changing, self._loading:
+            old, base = self._speaker, self._base()
+            if old is None or speaker.base is None or speaker.base.sha256 != base.sha256:
+                raise Conflict(f"{base.name} is served, and that is another model. Start Trimtab with it to use it.")
+            voices: dict[str, Voice] = {}
+            for version_id in self._needed() & set(self._voices):
+                row = await self.database.read(versions.get, version_id)
+                voices[version_id] = await self._made(row["id"], row["name"], await self._files(row), speaker)
+            await keep()
+            self._speaker, self._voices = speaker, voices
+            self._asked_at = dict.fromkeys(voices, time.monotonic())
+            return old
+
     async def answer_of(self, version: str) -> Voice:
         """A version to compare with, whether or not it serves."""
         row = await self._check(version)
@@ -243,8 +290,7 @@ class Versions:
         async with self._loading:  # two that want the same version at once must not load it twice
             found = self._voices.get(row["id"])
             if found is None:
-                version = None if row["kind"] == "base" else await asyncio.to_thread(self.registry.verified, row["id"])
-                found = self._voices[row["id"]] = await self._made(row["id"], row["name"], version)
+                found = self._voices[row["id"]] = await self._made(row["id"], row["name"], await self._files(row))
             return self._handed_out(found)
 
     def _handed_out(self, voice: Voice) -> Voice:
@@ -255,16 +301,24 @@ class Versions:
         """Release what neither serves nor may serve again at once, if it was handed out so long ago that whoever got
         it has finished."""
         assert self._speaker is not None
-        needed = {base_id(self._base()), *(self._now[name] for name in ("version_id", "previous_id", "canary_id"))}
-        before = time.monotonic() - self.longest_turn
+        needed, before = self._needed(), time.monotonic() - self.longest_turn
         for version in [v for v in self._voices if v not in needed and self._asked_at[v] < before]:
             del self._voices[version], self._asked_at[version]
             await self._speaker.release(version)
 
-    async def _made(self, version_id: str, name: str, version: Version | None) -> Voice:
-        assert self._speaker is not None
+    def _needed(self) -> set[str]:
+        """The base, what serves, what may serve again at once, and what is tried."""
+        return {base_id(self._base()), *(self._now[name] for name in ("version_id", "previous_id", "canary_id"))}
+
+    async def _files(self, row: Mapping[str, Any]) -> Version | None:
+        """Raises ModelFileError when they are missing or were changed; None for the base."""
+        return None if row["kind"] == "base" else await asyncio.to_thread(self.registry.verified, row["id"])
+
+    async def _made(self, version_id: str, name: str, version: Version | None, speaker: Speaker | None = None) -> Voice:
+        speaker = speaker or self._speaker
+        assert speaker is not None
         adapter, as_gguf = (version.adapter, version.adapter_gguf) if version else (None, None)
-        spoken = await self._speaker.voice(version_id, adapter, as_gguf)
+        spoken = await speaker.voice(version_id, adapter, as_gguf)
         await asyncio.to_thread(self._warm, spoken.model)
         return Voice(version_id, name, spoken.model, spoken.bare, spoken.profile)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
+from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import pytest
+import yaml
 
 from trimtab.deploy.manifests import compose, kubernetes, settings
 from trimtab.deploy.plan import Deployment, checked
 from trimtab.domain.errors import InvalidInput
 from trimtab.settings import Settings
 
+COMPOSE = json.loads((Path(__file__).parent / "compose-spec.json").read_text("utf-8"))
+"""The Compose Specification's own schema, of October 2021 (Apache-2.0)."""
+KUBERNETES = ("1.30", "1.37")
 CHOSEN = {"engine": "openvino", "weights": "int4", "kv": "u8", "slots": 8, "threads": 2, "batch": 512}
 
 
@@ -56,3 +65,30 @@ def test_a_plan_without_a_choice_and_a_wrong_image_are_refused() -> None:
     for wrong in ("", "Trim tab", "x\n  privileged: true"):
         with pytest.raises(InvalidInput, match="no name of an image"):
             kubernetes(plan(), wrong, 0)
+
+
+def in_yaml(values: Any) -> Any:
+    """As it is read back from the file that is printed."""
+    return yaml.safe_load(yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.mark.parametrize("faces", [["web", "api"], ["api"]])
+def test_compose_files_keep_to_the_published_schema(faces: list[str]) -> None:
+    found = in_yaml(compose(plan(interface={"faces": faces}), "registry.example/trimtab:0.1", 600_000_000))
+    schema = jsonschema.Draft201909Validator(COMPOSE)
+    assert found.pop("name") == "trimtab"  # the only part that is newer than that schema
+    schema.validate(found)
+    found["services"]["trimtab"]["port"] = found["services"]["trimtab"].pop("ports")
+    with pytest.raises(jsonschema.ValidationError, match="port"):
+        schema.validate(found)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_manifests_keep_to_the_published_schemas_strictly(version: str) -> None:
+    found = [in_yaml(one) for one in kubernetes(plan(), "trimtab:0.1", 600_000_000)]
+    for one in found:
+        kubernetes_validate.validate(one, version, strict=True)
+    (container,) = found[1]["spec"]["template"]["spec"]["containers"]
+    container["securitycontext"] = container.pop("securityContext")
+    with pytest.raises(kubernetes_validate.ValidationError, match="securitycontext"):
+        kubernetes_validate.validate(found[1], version, strict=True)

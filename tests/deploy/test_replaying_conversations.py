@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from scripted_app import Desk, app_with, asked, new_thread
-from trimtab.deployment import own_database, workload_named
+from trimtab.deployment import workload_named
 from trimtab.domain.errors import InvalidInput
 from trimtab.llm.scripted import call
+from trimtab.own_database import own_database
 from trimtab.settings import Settings
 
 STEPS = [call("desk_look", drawer=3), "There are 30 pencils.", "You are welcome."]

@@ -232,6 +232,35 @@ class Client:
         body = {"prompt": prompt, "versions": list(versions)}
         return list(self._json("POST", "/v1/versions/compare", json=body, timeout=SLOW)["answers"])
 
+    # --- the plan
+
+    def plan(self) -> dict[str, Any]:
+        """``{"plan", "digest", "kept", "schema", "machine", "refusal", "serving", "measuring"}``."""
+        return self._json("GET", "/v1/plans")
+
+    def keep_plan(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("PUT", "/v1/plans", json={"plan": dict(plan)})
+
+    def check_plan(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """``{"machine", "fits", "refusal"}`` of a plan that need not be kept."""
+        return self._json("POST", "/v1/plans/check", json={"plan": dict(plan)})
+
+    def measurements(self) -> dict[str, Any]:
+        """``{"chosen", "nearest", "rows", "refusal", "plan", "measuring"}``, judged by the plan that is kept."""
+        return self._json("GET", "/v1/plans/measurements")
+
+    def measure_plan(self, **asked: Any) -> dict[str, Any]:
+        """Order a measurement; the job is watched with `job_progress`."""
+        return self._json("POST", "/v1/plans/measurements", json=asked)
+
+    def apply_plan(self, plan: Mapping[str, Any], reason: str) -> dict[str, Any]:
+        """Keep the plan with its choice, and serve that: ``{"changed", "serving"}``."""
+        self.keep_plan(plan)
+        return self._json("POST", "/v1/plans/apply", json={"reason": reason}, timeout=SLOW)
+
+    def undo_plan(self, reason: str) -> dict[str, Any]:
+        return self._json("POST", "/v1/plans/undo", json={"reason": reason}, timeout=SLOW)
+
     # --- the classroom, and jobs
 
     def words(self) -> list[dict[str, Any]]:

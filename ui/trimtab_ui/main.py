@@ -13,6 +13,7 @@ from trimtab_ui import (
     learn_page,
     look,
     models_page,
+    plan_page,
     settings_page,
 )
 from trimtab_ui.client import KeyRefused, ServerDown, UiError
@@ -29,6 +30,7 @@ def main() -> None:
             st.Page(label_page.page, title="Label", icon=":material/thumbs_up_down:", url_path="label"),
             st.Page(align_page.page, title="Align", icon=":material/explore:", url_path="align"),
             st.Page(models_page.page, title="Models", icon=":material/deployed_code:", url_path="models"),
+            st.Page(plan_page.page, title="Plan", icon=":material/checklist:", url_path="plan"),
             st.Page(learn_page.page, title="Learn", icon=":material/school:", url_path="learn"),
             st.Page(settings_page.page, title="Settings", icon=":material/tune:", url_path="settings"),
         ],

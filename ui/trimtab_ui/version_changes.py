@@ -45,13 +45,14 @@ def end_canary() -> None:
         session.tell("The trial has ended. The serving version answers everybody.", kind="ok")
 
 
-def _done(told: str) -> None:
+def done(told: str) -> None:
+    """Close the dialog, and say what was done."""
     session.tell(told, kind="ok")
     session.close_dialog()
     st.rerun()
 
 
-def _explain(error: UiError) -> None:
+def explain(error: UiError) -> None:
     """Inside the dialog, so that nothing typed is lost."""
     if isinstance(error, ApiError) and error.status == 403:
         notice(error.message, "It changes what everybody gets. Ask whoever runs this, or start the UI on the machine "
@@ -84,9 +85,9 @@ def _promote(about: dict[str, Any]) -> None:
         with st.spinner("Loading it …"):
             session.client().promote(about["version"], reason.strip(), anyway=anyway)
     except UiError as error:
-        _explain(error)
+        explain(error)
         return
-    _done(f"{about['version_name']} answers from the next question on.")
+    done(f"{about['version_name']} answers from the next question on.")
 
 
 @st.dialog("Roll back?", on_dismiss=session.close_dialog)
@@ -103,9 +104,9 @@ def _roll_back(about: dict[str, Any]) -> None:
     try:
         session.client().roll_back(reason.strip())
     except UiError as error:
-        _explain(error)
+        explain(error)
         return
-    _done(f"{about['to']} answers again.")
+    done(f"{about['to']} answers again.")
 
 
 @st.dialog("Try it on a share of the conversations?", on_dismiss=session.close_dialog)
@@ -120,9 +121,9 @@ def _canary(about: dict[str, Any]) -> None:
         with st.spinner("Loading it …"):
             session.client().canary(about["version"], share / 100)
     except UiError as error:
-        _explain(error)
+        explain(error)
         return
-    _done(f"{about['version_name']} answers {share} % of the conversations.")
+    done(f"{about['version_name']} answers {share} % of the conversations.")
 
 
 DIALOGS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -28,20 +28,20 @@ class Order(Body):
 @router.get("")
 async def listed(app: App, caller: Operator) -> dict[str, Any]:
     jobs = app.trainings.jobs
-    return {"jobs": await asyncio.to_thread(lambda: [_entry(jobs, job) for job in reversed(jobs.listed())])}
+    return {"jobs": await asyncio.to_thread(lambda: [entry(jobs, job) for job in reversed(jobs.listed())])}
 
 
 @router.post("", status_code=201)
 async def submit(app: App, caller: Operator, body: Order) -> dict[str, Any]:
     job = await app.trainings.submit(body.kind, body.recipe, by=caller.name)
-    return _entry(app.trainings.jobs, job)
+    return entry(app.trainings.jobs, job)
 
 
 @router.get("/{job_id}")
 async def one(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
     jobs = app.trainings.jobs
     job = jobs.get(job_id)
-    return _entry(jobs, job) | {"recipe": job.recipe}
+    return entry(jobs, job) | {"recipe": job.recipe}
 
 
 @router.get("/{job_id}/progress")
@@ -50,7 +50,7 @@ async def progress(app: App, caller: Operator, job_id: str, after: int = 0) -> d
     jobs = app.trainings.jobs
     job = jobs.get(job_id)
     lines = await asyncio.to_thread(jobs.progress, job, max(0, after))
-    return {"progress": lines, "next": max(0, after) + len(lines), "job": _entry(jobs, job)}
+    return {"progress": lines, "next": max(0, after) + len(lines), "job": entry(jobs, job)}
 
 
 @router.get("/{job_id}/log")
@@ -77,10 +77,11 @@ async def cancel(app: App, caller: Operator, job_id: str) -> dict[str, Any]:
 async def _wished(jobs: Jobs, job_id: str, wish: Any) -> dict[str, Any]:
     job = jobs.get(job_id)
     await asyncio.to_thread(wish, jobs, job)
-    return _entry(jobs, job)
+    return entry(jobs, job)
 
 
-def _entry(jobs: Jobs, job: Job) -> dict[str, Any]:
+def entry(jobs: Jobs, job: Job) -> dict[str, Any]:
+    """A job as everybody who watches is told of it."""
     state = jobs.state(job)
     return {
         "id": job.id,

@@ -157,9 +157,11 @@ async def _asked(app: Trimtab, body: ChatRequest) -> AsyncGenerator[Piece, None]
             raise InvalidInput(f"'tools' or 'tool_choice' is not in OpenAI's format: {error}") from error
     elif body.response_format:
         options["response_format"] = body.response_format
-    async with contextlib.aclosing(model.astream(_messages(body), **_sampling(body), **options)) as pieces:
-        async for piece in pieces:
-            yield piece
+    asked = model.astream(_messages(body), **_sampling(body), **options)
+    with app.versions.asking():
+        async with contextlib.aclosing(asked) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerator[Piece, None]:
@@ -172,7 +174,9 @@ async def _assisted(app: Trimtab, owner: str, body: ChatRequest) -> AsyncGenerat
     small, hold, held = app.profile.grounding == "quote", False, ""
     compared: ev.AnswersCompared | None = None
     requests: dict[str, ev.ToolRequested] = {}
-    async with contextlib.aclosing(app.speaking().run(turn)) as events:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(app.versions.asking())
+        events = await stack.enter_async_context(contextlib.aclosing(app.speaking().run(turn)))
         async for event in events:
             if isinstance(event, ev.ToolRequested):
                 requests[event.call_id] = event
@@ -291,7 +295,8 @@ def _sending(app: Trimtab, body: Completion) -> Sending:
 
 async def _forwarded(request: Request, app: Trimtab, path: str, body: Completion) -> Response:
     assert app.served is not None
-    return await forward(request, app.served, path, body.model_dump(exclude_none=True), app.versions.voice().bare)
+    said, versions = body.model_dump(exclude_none=True), app.versions
+    return await forward(request, app.served, path, said, versions.voice().bare, versions.asking())
 
 
 def _forwards(app: Trimtab) -> bool:

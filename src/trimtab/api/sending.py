@@ -125,10 +125,17 @@ async def _chunks(
 
 
 async def forward(
-    request: Request, served: Served, path: str, body: Mapping[str, Any], version: BaseChatModel
+    request: Request,
+    served: Served,
+    path: str,
+    body: Mapping[str, Any],
+    version: BaseChatModel,
+    asking: contextlib.AbstractContextManager[None],
 ) -> Response:
-    """Hand the request to the engine, for one version of its model; its answer comes back as it is."""
+    """Hand the request to the engine, for one version of its model; its answer comes back as it is. `asking` is open
+    to the end of it."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(asking)
         asked = served.forward(path, body, version)
         response = await while_connected(request, stack.enter_async_context(asked))
         if body.get("stream"):

@@ -33,6 +33,7 @@ from . import (
     learn,
     mcp,
     openai,
+    plans,
     threads,
     turns,
     versions,
@@ -91,6 +92,7 @@ def create_app(app: Trimtab) -> FastAPI:
         connectors_mcp,
         learn,
         align,
+        plans,
         audit,
     ):
         web.include_router(part.router)

@@ -67,9 +67,10 @@ async def canary(app: App, caller: Operator, body: Canary) -> dict[str, Any]:
 @router.post("/compare")
 async def compare(app: App, caller: Known, body: Comparison) -> dict[str, Any]:
     """The same prompt, answered by several versions. Nothing is stored."""
-    voices = [await app.versions.answer_of(version) for version in body.versions]
-    asked = (voice.model.ainvoke(body.prompt, max_tokens=body.max_tokens, seed=1) for voice in voices)
-    answers = await asyncio.gather(*asked)
+    with app.versions.asking():
+        voices = [await app.versions.answer_of(version) for version in body.versions]
+        asked = (voice.model.ainvoke(body.prompt, max_tokens=body.max_tokens, seed=1) for voice in voices)
+        answers = await asyncio.gather(*asked)
     told = zip(voices, answers, strict=True)
     return {"answers": [{"version": v.version, "name": v.name, "text": a.text} for v, a in told]}
 

@@ -51,8 +51,9 @@ def measure(
     from trimtab.cli.plan import deploying
     from trimtab.deploy import variant as known
     from trimtab.deploy.answers import Sizes
-    from trimtab.deployment import own_database, workload_named
+    from trimtab.deployment import workload_named
     from trimtab.gathering import reading_of
+    from trimtab.own_database import own_database
 
     if base_url:
         _remote(base_url, model, workload, users or 1, as_json)
@@ -79,8 +80,9 @@ def measure(
 def _remote(base_url: str, model: str, workload: str, users: int, as_json: bool) -> None:
     """A server elsewhere. Its key is the setting `api_key`."""
     from trimtab.deploy import speed
-    from trimtab.deployment import own_database, workload_named
+    from trimtab.deployment import workload_named
     from trimtab.gathering import reading_of
+    from trimtab.own_database import own_database
     from trimtab.settings import Settings
 
     settings = Settings.load()

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trimtab.deploy.choose import Choice, Judged
     from trimtab.deploy.results import Measured
     from trimtab.deployment import Deploying
+    from trimtab.settings import Settings
+    from trimtab.store.database import Database
 
 app = typer.Typer(help="Plan a deployment: ask, check, choose by measurement.")
 
 NAME = Path("deployment.toml")
 File = Annotated[Path, typer.Argument(help="The plan.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -143,18 +148,60 @@ def choose(
     chosen = found.demanded()
     one = chosen.candidate
     if write:
-        kept = plans.Chosen(
-            engine=one.variant.engine,
-            weights=one.variant.weights,
-            kv=one.variant.kv,
-            student=one.variant.student,
-            slots=one.knobs.slots,
-            threads=one.knobs.threads,
-            batch=one.knobs.batch,
-        )
+        kept = plans.Chosen.of(one)
         plans.write(here.plan.model_copy(update={"chosen": kept}), file)
     if not as_json:
         typer.echo(f"\nChosen: {one.name}. Measured by: {chosen.command}")
+
+
+@app.command()
+def apply(file: File = NAME, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Serve what the plan chose: at once, without losing a turn, where Trimtab runs; else from its next start."""
+    from trimtab.changeover import apply_at_rest
+    from trimtab.deploy import plan as plans
+    from trimtab.settings import Settings
+
+    settings, wanted = Settings.load(), plans.read(file)
+    body = {"plan": wanted.model_dump(mode="json"), "reason": reason}
+    _changed(
+        settings, "apply", body, lambda db: apply_at_rest(db, settings, wanted, by="local", reason=reason), as_json
+    )
+
+
+@app.command()
+def undo(reason: Reason = "", as_json: AsJson = False) -> None:
+    """Serve what was served before the last `apply`. Done twice, it is as it was."""
+    from trimtab.changeover import undo_at_rest
+    from trimtab.settings import Settings
+
+    settings = Settings.load()
+    _changed(
+        settings, "undo", {"reason": reason}, lambda db: undo_at_rest(db, settings, by="local", reason=reason), as_json
+    )
+
+
+def _changed(
+    settings: Settings, what: str, body: dict[str, Any], at_rest: Callable[[Database], dict[str, Any]], as_json: bool
+) -> None:
+    """Ask the running server, or write it down for the next start."""
+    from trimtab.app import open_database
+    from trimtab.cli.versions import sent
+
+    told = sent("POST", f"/v1/plans/{what}", body)
+    if told is None:
+        database = open_database(settings)
+        try:
+            line = at_rest(database)
+        finally:
+            database.close()
+    else:
+        line = told["changed"]
+    if as_json:
+        typer.echo(json.dumps(line, indent=2))
+        return
+    when = "from the next start on" if told is None else "from the next question on"
+    typer.echo(f"{line['after_variant']} is served {when}; before, {line['before_variant']}.")
+    typer.echo("Back to that: trimtab plan undo")
 
 
 @app.command()

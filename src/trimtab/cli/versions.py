@@ -58,7 +58,7 @@ def promote(
     """Let a version answer from the next turn on. `rollback` undoes it."""
     from trimtab.store import versions as store
 
-    if _sent("POST", f"/v1/versions/{version}/promote", {"reason": reason, "anyway": anyway}) is None:
+    if sent("POST", f"/v1/versions/{version}/promote", {"reason": reason, "anyway": anyway}) is None:
         row = _read(store.get, version)
         if row["kind"] != "base":
             _registry().verified(row["id"])
@@ -70,7 +70,7 @@ def rollback(reason: Reason = "") -> None:
     """Let the version before answer again."""
     from trimtab.store import versions as store
 
-    now = _sent("POST", "/v1/versions/rollback", {"reason": reason})
+    now = sent("POST", "/v1/versions/rollback", {"reason": reason})
     if now is None:
         now = _write(store.roll_back, by="local", reason=reason)
     typer.echo(f"{now['version_id']} answers again.")
@@ -147,7 +147,7 @@ def _registry() -> Any:
     return Registry(Settings.load().versions_dir)
 
 
-def _sent(method: str, path: str, body: Any) -> Any:
+def sent(method: str, path: str, body: Any) -> Any:
     """The running server's answer; None when there is no server."""
     import asyncio
 

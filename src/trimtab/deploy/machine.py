@@ -41,6 +41,14 @@ def this_machine(folder: Path) -> Machine:
     )
 
 
+def free_memory() -> int:
+    """Bytes that can be had now without swapping, in a container no more than its limit leaves. 0 when nobody says."""
+    found = [line.split() for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    free = int(found[0][1]) * 1024 if found else 0
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    return min(free, max(0, int(limit) - int(used))) if free and limit.isdigit() and used.isdigit() else free
+
+
 def _cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read("/sys/fs/cgroup/cpu.max").split()

@@ -10,6 +10,8 @@ memory_mb = 2000
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput
 
-from .variant import Variant
+from .variant import Candidate, Variant
 from .variant import variant as named
 
 Authentication = Literal["none", "key", "bearer", "basic", "client-credentials", "oauth"]
@@ -122,6 +124,20 @@ class Chosen(_Part):
         student = f"@{self.student}" if self.student else ""
         return named(f"{self.engine}/{self.weights}/kv-{self.kv}{student}") if self.engine else None
 
+    @classmethod
+    def of(cls, one: Candidate) -> Chosen:
+        """A candidate that was measured."""
+        variant, knobs = one.variant, one.knobs
+        return cls(
+            engine=variant.engine,
+            weights=variant.weights,
+            kv=variant.kv,
+            student=variant.student,
+            slots=knobs.slots,
+            threads=knobs.threads,
+            batch=knobs.batch,
+        )
+
 
 class Deployment(_Part):
     model: str = Field("default", min_length=1, max_length=1000)
@@ -132,6 +148,12 @@ class Deployment(_Part):
     resources: Resources = Resources()
     interface: Interface = Interface()
     chosen: Chosen = Chosen()
+
+    @property
+    def digest(self) -> str:
+        """A name of exactly this plan."""
+        told = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def checked(values: Any) -> Deployment:

@@ -65,6 +65,10 @@ class Runner:
         """The ids of the turns that are running here."""
         return list(self._tasks)
 
+    def under_way(self) -> set[asyncio.Task[None]]:
+        """The turns that are running here: each is done when its last event is logged."""
+        return set(self._tasks.values())
+
     def ensure_room(self) -> None:
         """Raises `Unavailable` when no further turn can be taken on now."""
         if self._closing:

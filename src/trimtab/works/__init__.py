@@ -3,4 +3,4 @@
 A module has `work(job, report) -> result`. It is imported in the worker only: nothing of it is loaded by the server.
 """
 
-KINDS = ("align", "student", "tictactoe")
+KINDS = ("align", "measure", "student", "tictactoe")

@@ -3,9 +3,10 @@
 from alembic import context
 from sqlalchemy import text
 
-from trimtab.store import alignment, documents, schema
+from trimtab.store import alignment, changeovers, documents, schema
 
 assert documents.documents.metadata is alignment.versions.metadata is schema.metadata  # one schema
+assert changeovers.changeovers.metadata is schema.metadata
 
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:
