@@ -15,6 +15,7 @@ TABLES = (
     "retrieval",
     "tool_calling",
     "tool_choice",
+    "bulkhead",
     "weights",
 )
 HERE = Path(__file__).parent

@@ -17,6 +17,7 @@ import connector_notes
 from services import LoopbackServices
 from trimtab.cli.connectors import app
 from trimtab.connect.cassettes import load
+from trimtab.connect.conformance.requirement import Report
 from trimtab.connect.conformance.runner import REQUIREMENTS, check, merged
 from trimtab.connect.conformance.source import cassette_folder, tapes_of
 from trimtab.connect.discovery import installed
@@ -75,21 +76,20 @@ def test_every_built_in_passes_the_whole_check(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_seven_thousand_faults_are_stood(capsys: pytest.CaptureFixture[str]) -> None:
-    """Over all built-ins that ask a service, until there are that many; the figures are printed."""
-    reports = []
-    for _ in range(40):
+def test_thousands_of_faults_are_stood(capsys: pytest.CaptureFixture[str]) -> None:
+    """Over all built-ins that ask a service, until there are `TRIMTAB_FAULTS`; the figures are printed."""
+    wanted = int(os.environ.get("TRIMTAB_FAULTS", "7000"))
+    reports: list[Report] = []
+    while not reports or merged(reports)["faults"] < wanted:
         for connector in BUILT_IN.values():
             assert connector is not None
             if connector.hosts:
-                reports.append(check(connector, only=("FAULT",), rounds=4))
+                reports.append(check(connector, only=("FAULT",)))
                 assert [(line.id, line.reason) for line in reports[-1].failures] == []
-        if merged(reports)["faults"] >= 7000:
-            break
     figures = merged(reports)
     with capsys.disabled():
         print(f"\n{figures['faults']:,} faults in {sum(one.seconds for one in reports):.0f} s: 0 findings")
-    assert figures["faults"] >= 7000
+    assert figures["faults"] >= wanted
 
 
 def test_a_connector_that_writes_is_checked_with_its_writes() -> None:

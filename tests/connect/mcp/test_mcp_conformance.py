@@ -157,3 +157,15 @@ async def test_what_applies_of_the_conformance_suite_passes(tmp_path: Path) -> N
     for scenario, (passed, said) in found.items():
         print(f"{'pass' if passed else 'FAIL' if scenario in APPLIES else 'n/a '} {scenario}: {said[:160]}")
     assert {name for name in APPLIES if not found[name][0]} == set()
+
+
+def test_the_handbook_lists_each_scenario_with_its_outcome() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "mcp.md").read_text("utf-8")
+    rows = [f"| `{scenario}` | passes |" for scenario in APPLIES]
+    rows += [f"| `{scenario}` | {_outcome(scenario)}: {why} |" for scenario, why in OFFERED_NOT.items()]
+    assert [row for row in rows if row not in page] == []
+    assert page.count("| passes") + page.count("| does not apply") == len(rows)
+
+
+def _outcome(scenario: str) -> str:
+    return "passes, with a warning" if scenario == "server-sse-polling" else "does not apply"

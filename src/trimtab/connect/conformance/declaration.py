@@ -14,7 +14,7 @@ from trimtab.domain.errors import InvalidInput
 from ..binding import checked
 from ..declare import MODEL_NAME, Declaration
 from .bench import Bench
-from .requirement import Finding, Requirement, does_not_apply, verdict
+from .requirement import Finding, Requirement, does_not_apply, several, verdict
 
 MIN_EXAMPLES = 4
 MAX_TIMEOUT = 120.0
@@ -46,7 +46,7 @@ def complete(bench: Bench) -> Finding:
             "recurs for the tool's own: use another value in each."
             for value in _recurring(bench, tool)
         ]
-    return verdict(found, f"{len(connector.tools)} tools.")
+    return verdict(found, f"{several(len(connector.tools), 'tool')}.")
 
 
 def _recurring(bench: Bench, tool: Declaration) -> list[str]:
@@ -98,7 +98,7 @@ def valid(bench: Bench) -> Finding:
             Draft202012Validator.check_schema(tool.json_schema())
         except SchemaError as error:
             found.append(f"{tool.dotted}: {error.json_path}: {error.message}")
-    return verdict(found, f"{len(bench.connector.tools)} schemas against JSON Schema 2020-12.")
+    return verdict(found, f"{several(len(bench.connector.tools), 'schema')} against JSON Schema 2020-12.")
 
 
 def closed(bench: Bench) -> Finding:

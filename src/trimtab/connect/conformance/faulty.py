@@ -26,7 +26,7 @@ from . import faults
 from .bench import SLACK, Bench, Stuck
 from .faults import Asked, Behave, Wire
 from .kinds import INSIDE, KINDS, Fault, Kind
-from .requirement import Finding, Requirement, does_not_apply, failed, passed
+from .requirement import Finding, Requirement, does_not_apply, failed, passed, several
 from .source import token_urls
 from .trial import Trial, attempt
 
@@ -174,7 +174,7 @@ def check_kind(kind: Kind, bench: Bench) -> Finding:
         if len(found) > 8:
             break
     bench.count("faults", len(todo))
-    return failed(found) if found else passed(f"{len(todo)} cases.")
+    return failed(found) if found else passed(f"{several(len(todo), 'case')}.")
 
 
 def _batch(connector: Connector, bench: Bench, batch: list[Case]) -> list[str]:

@@ -16,7 +16,7 @@ from ..cassettes.playing import placeholder
 from ..declare import Connector, Declaration
 from ..reach import _matches
 from .bench import SLACK, Bench, Stuck
-from .requirement import Finding, Requirement, does_not_apply, verdict
+from .requirement import Finding, Requirement, does_not_apply, several, verdict
 from .source import cassette_folder, token_urls
 from .trial import Trial, attempt
 
@@ -41,7 +41,7 @@ def covered(bench: Bench) -> Finding:
         if not tape.live and not tape.note and tape.exchanges
     ]
     made = sum(not tape.live for tape in bench.tapes if tape.exchanges)
-    told = f"{len(bench.tapes)} cassettes" + (f", {made} of them written after documentation." if made else ".")
+    told = several(len(bench.tapes), "cassette") + (f", {made} of them written after documentation." if made else ".")
     if bench.connector.speaks:
         told += f" What it says by {', '.join(bench.connector.speaks)} is not recorded."
     return verdict(missing, told)
@@ -65,7 +65,7 @@ def clean(bench: Bench) -> Finding:
         for tape in bench.tapes
         for where, string in tape.secrets_left()
     ]
-    return verdict(found, f"{len(bench.tapes)} cassettes.")
+    return verdict(found, f"{several(len(bench.tapes), 'cassette')}.")
 
 
 def replays(bench: Bench) -> Finding:
@@ -79,7 +79,7 @@ def replays(bench: Bench) -> Finding:
         trial = played(bench, tape)
         found += [f"{tape.name}: {problem}" for problem in _replay_problems(tape, trial)]
     bench.count("replays", len(bench.tapes))
-    return verdict(found, f"{len(bench.tapes)} cassettes, over TLS on loopback.")
+    return verdict(found, f"{several(len(bench.tapes), 'cassette')}, over TLS on loopback.")
 
 
 def _replay_problems(tape: Tape, trial: Trial | None) -> list[str]:
@@ -211,7 +211,7 @@ def secrets(bench: Bench) -> Finding:
             forms = {form for key in keys for form in (key.casefold(), b64encode(key.encode()).decode().casefold())}
             if any(form in shown for form in forms):
                 found.append(f"{tape.tool} shows the key when the service echoes it.")
-    return verdict(found, f"{len(keys)} keys.")
+    return verdict(found, f"{several(len(keys), 'key')}.")
 
 
 def requirements() -> list[Requirement]:

@@ -80,6 +80,10 @@ def failed(problems: list[str]) -> Finding:
     return Finding("fail", "\n".join(distinct[:4] + more))
 
 
+def several(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def does_not_apply(reason: str) -> Finding:
     return Finding("n/a", reason)
 
