@@ -6,62 +6,26 @@ import asyncio
 import json
 import math
 import os
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from measuring_stage import Examined, OnLoopback, Server
 
 from trimtab.deploy.answers import Sizes, collect
-from trimtab.deploy.campaign import Done, LeftOut, Orders, Started, Step, run
-from trimtab.deploy.estimate import ModelFacts
+from trimtab.deploy.campaign import Done, LeftOut, Orders, Step, run
 from trimtab.deploy.interval import wilson
 from trimtab.deploy.quality import Position, compare
 from trimtab.deploy.results import Results
-from trimtab.deploy.speed import Endpoint, measure
-from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, Variant, candidate, variant
+from trimtab.deploy.speed import measure
+from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, candidate, variant
 from trimtab.deploy.workload import Request, from_file, replayed, synthetic
-from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, ModelFileError, Unavailable
+from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, Unavailable
 
-FACTS = ModelFacts("small", "0" * 64, 2, 64, 128, 1, 64, 1000, 2048, 100_000, 64_000, 1000, 10_000)
 SMALL = (variant("llamacpp/q8_0"), REFERENCE, variant("openvino/int8"))
-
-
-class Server:
-    """A server of OpenAI's protocol on loopback that streams four pieces."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, object]] = []
-        self.status, self.pieces = 200, ["", "one", " two", " three", " four"]
-        asked = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(asked.status)
-                self.end_headers()
-                for piece in asked.pieces:
-                    self._send({"choices": [{"delta": {"content": piece}}]})
-                details = {"cached_tokens": 5}
-                usage = {"prompt_tokens": 20, "completion_tokens": 4, "prompt_tokens_details": details}
-                self._send({"choices": [], "usage": usage})
-                self.wfile.write(b"data: [DONE]\n\n")
-
-            def _send(self, values: object) -> None:
-                self.wfile.write(b"data: " + json.dumps(values).encode() + b"\n\n")
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.endpoint = Endpoint(f"http://127.0.0.1:{self._server.server_port}/v1", "small", "secret")
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -69,55 +33,6 @@ def server() -> Iterator[Server]:
     found = Server()
     yield found
     found.close()
-
-
-@dataclass
-class OnLoopback:
-    """A stage whose candidates are all the same server; `broken` ones cannot be prepared."""
-
-    server: Server
-    facts: ModelFacts = FACTS
-    broken: tuple[Variant, ...] = ()
-    started: list[Candidate] = field(default_factory=list)
-    reference: list[Position] | None = None
-
-    def facts_of(self, one: Variant) -> ModelFacts:
-        return self.facts
-
-    def prepare(self, one: Variant) -> None:
-        if one in self.broken:
-            raise ModelFileError(f"The variant {one.name} is damaged: it is not what was written. Delete it.")
-
-    def start(self, candidate: Candidate) -> AbstractAsyncContextManager[Started]:
-        return self._start(candidate)
-
-    @asynccontextmanager
-    async def _start(self, candidate: Candidate) -> AsyncIterator[Started]:
-        self.started.append(candidate)
-        yield Serving(self.server.endpoint)
-
-    def kept_reference(self) -> list[Position] | None:
-        return self.reference
-
-    def keep_reference(self, positions: Sequence[Position]) -> None:
-        self.reference = list(positions)
-
-
-@dataclass(frozen=True)
-class Serving:
-    endpoint: Endpoint
-    start_seconds: float = 0.5
-    disk: int = 1000
-
-    def peak_memory(self) -> int:
-        return 2000
-
-    @asynccontextmanager
-    async def asking(self) -> AsyncIterator[Examined]:
-        yield Examined()
-
-    async def positions(self) -> list[Position]:
-        return [Position(n, {n: math.log(0.5), n + 1: math.log(0.5)}) for n in range(64)]
 
 
 def orders(**changes: object) -> Orders:
@@ -163,6 +78,43 @@ def test_a_killed_measurement_goes_on_where_it_was(server: Server, tmp_path: Pat
     assert [s.before for s in done] == [True, False, False]
     assert len(server.asked) == asked * 3  # what was measured was not asked again
     assert len(results.all()) == 3
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+from measuring_stage import OnLoopback
+from trimtab.deploy.campaign import Orders, run
+from trimtab.deploy.results import Results
+from trimtab.deploy.speed import Endpoint
+from trimtab.deploy.variant import REFERENCE, Knobs, variant
+from trimtab.deploy.workload import synthetic
+
+async def measure():
+    server = SimpleNamespace(endpoint=Endpoint(sys.argv[2], "small", "secret"))
+    some = (variant("llamacpp/q8_0"), REFERENCE, variant("openvino/int8"))
+    orders = Orders(some, Knobs(slots=2), synthetic(8), "test", users=2, alone=2, each=2, settings=False)
+    async for step in run(orders, OnLoopback(server), Results(Path(sys.argv[3]))):
+        print(type(step).__name__, flush=True)
+
+asyncio.run(measure())
+"""
+
+
+def test_a_process_that_is_killed_while_it_measures_loses_no_row(server: Server, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), server.endpoint.base_url, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while child.stdout.readline().strip() != "Done":
+            assert child.poll() is None
+        child.kill()
+    kept = Results(tmp_path).all()
+    assert 1 <= len(kept) <= 3
+    done = [s for s in steps(orders(), OnLoopback(server), Results(tmp_path)) if isinstance(s, Done)]
+    assert sum(s.before for s in done) == len(kept)
+    assert len(Results(tmp_path).all()) == 3
 
 
 def test_other_questions_or_another_machine_are_measured_anew(server: Server, tmp_path: Path) -> None:
@@ -234,17 +186,6 @@ def test_questions_come_from_a_file_or_from_conversations(tmp_path: Path) -> Non
     assert [r.messages[-1] for r in held.requests] == [("user", "c")]
     with pytest.raises(InvalidInput, match="No conversation"):
         replayed([], "last:3")
-
-
-@dataclass
-class Examined:
-    """Answers every question of every set but the reward model's, which is not here; rightly every second time."""
-
-    asked: list[tuple[str, int, int]] = field(default_factory=list)
-
-    async def ask(self, name: str, first: int, count: int) -> list[float]:
-        self.asked.append((name, first, count))
-        return [] if name == "reward" else [float(n % 2) for n in range(first, first + count)]
 
 
 async def test_answers_are_asked_in_turns_until_the_time_is_over() -> None:

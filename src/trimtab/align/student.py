@@ -44,7 +44,7 @@ class StudentConfig(Passes):
     batch: int = 16
     microbatch: int = 4
     learning_rate: float = 3e-4
-    checkpoint_every: int = 20
+    checkpoint_every: int = 6
     """A checkpoint holds the trained layers three times (Adam), some 100 to 400 MB."""
 
 

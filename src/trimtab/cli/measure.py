@@ -50,7 +50,7 @@ def measure(
     """Measure speed, memory, disk and quality of the model's variants. Run it again to go on where it was stopped."""
     from trimtab.cli.plan import deploying
     from trimtab.deploy import variant as known
-    from trimtab.deploy.answers import Sizes
+    from trimtab.deploy.answers import USUAL, Sizes
     from trimtab.deployment import workload_named
     from trimtab.gathering import reading_of
     from trimtab.own_database import own_database
@@ -62,6 +62,13 @@ def measure(
     asked = workload_named(workload, lambda: own_database(here.settings), reading_of(here.settings))
     more = ("--workload", workload) + (("--plan", str(plan)) if plan else ())
     given = {"threads": threads, "slots": slots or users, "context": context, "batch": batch}
+    limits = {
+        "--tool-questions": (tool_questions, USUAL.tools),
+        "--cited-questions": (cited_questions, USUAL.cited),
+        "--preference-pairs": (preference_pairs, USUAL.preferences),
+        "--reward-prompts": (reward_prompts, USUAL.reward),
+    }
+    more += tuple(word for name, (some, usual) in limits.items() if some != usual for word in (name, str(some)))
     orders = here.orders(
         asked,
         variants=tuple(known.variant(name) for name in variant) if variant else here.known_variants,
