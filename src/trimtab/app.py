@@ -173,6 +173,7 @@ class Trimtab:
         self.library = library
         self.embedder = embedder
         self.served = served
+        search = search or _within(library, settings.collections)
         self.hub = Hub()
         self.audit = Audit(database)
         self._histories = Histories()
@@ -181,7 +182,7 @@ class Trimtab:
             model,
             profile,
             tools=self.tools,
-            search=search or library,
+            search=search,
             count_tokens=served.count if served else None,
             limits=Limits(
                 steps=settings.tool_steps,
@@ -209,7 +210,7 @@ class Trimtab:
         self.planning = self.trainings.planning
         reading = Reading(self.profile, self.orchestrator.count)
         self.second_answers = SecondAnswers(database, self.versions, reading, lambda: self.runner.running > 0)
-        self.replays = Replays(database, self.versions, search or library)
+        self.replays = Replays(database, self.versions, search)
         self._answering_again: asyncio.Task[int] | None = None
         self._orchestrators: dict[str, Orchestrator] = {"": self.orchestrator}
         self.owner = database.write_sync(people.ensure_user, LOCAL_USER)
@@ -620,6 +621,14 @@ def _how_of_message(connection: Connection, owner: str, message_id: str) -> Ask:
 # ---------------------------------------------------------------------- the parts, one by one
 
 
+def _within(library: Library | None, collections: Sequence[str]) -> Search | None:
+    if library is None or not collections:
+        return library
+    from trimtab.retrieval.library import Within
+
+    return Within(library, collections)
+
+
 def open_toolbox(
     settings: Settings, change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options
 ) -> Toolbox:
@@ -632,6 +641,7 @@ def open_toolbox(
     secret, keeper = kept_in(settings.home, settings.connector_secrets)
     options = ConnectOptions(
         disabled=frozenset(settings.connectors_disabled),
+        enabled=frozenset(settings.connectors_only) or None,
         standing=Badges(settings.home).standing,
         overrides={
             name: Override(

@@ -46,6 +46,11 @@ class Deploying:
         *,
         variants: Variants | None = None,
     ) -> None:
+        if plan.remote.base_url:
+            raise InvalidInput(
+                f"This plan's model is served at {plan.remote.base_url}, so there is no variant to choose here. Run "
+                "it: trimtab up --plan. Measure it: trimtab measure --base-url"
+            )
         self.settings, self.plan = settings, plan
         self.variants = variants or Variants(plan.model, settings.models_dir, settings.home / "variants", on_progress)
         self.results = Results(settings.home / "measurements")

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the server listens on. Others than loopback need `expose`.")
     port: int = Field(8765, ge=1, le=65535, description="Port of the API.")
     ui_port: int = Field(8501, ge=1, le=65535, description="Port of the web UI.")
+    faces: list[Literal["web", "api", "mcp"]] = Field(
+        ["web", "api", "mcp"],
+        description="What is offered: the web UI, the OpenAI-compatible API, MCP. Our own routes are always there.",
+    )
     expose: bool = Field(False, description="Allow listening on an address that other machines can reach.")
     allowed_origins: list[str] = Field([], description="Web pages on other origins that may call the API.")
 
@@ -75,6 +79,7 @@ class Settings(BaseSettings):
         description="Answers to write, of which the best by the reward model is given once there is one.",
     )
 
+    collections: list[str] = Field([], description="Collections that answers may come from; none named means all.")
     passages: int = Field(4, ge=1, le=20, description="Passages a question may bring into the prompt.")
     passage_floor: float = Field(0.30, ge=-1, le=1, description="Similarity under which a passage is not used.")
     sentence_floor: float = Field(0.50, ge=-1, le=1, description="Similarity under which documents do not answer.")
@@ -83,6 +88,9 @@ class Settings(BaseSettings):
     approval_hours: float = Field(24, gt=0, description="How long an approval stays open.")
 
     connectors_disabled: list[str] = Field([], description="Connectors that are switched off.")
+    connectors_only: list[str] = Field(
+        [], description="The only connectors and MCP servers that are on; none named means all but those switched off."
+    )
     connector_files: list[Path] = Field([], description="Python files with connectors of your own, not installed.")
     connector_secrets: Literal["file", "keyring"] = Field(
         "file",

@@ -40,6 +40,7 @@ def draw_questions(found: Mapping[str, Any]) -> None:
     )
     wanted = {
         "model": plan["model"],
+        "remote": plan["remote"],
         "targets": _targets(plan["targets"]),
         **_means(plan["budget"], plan["quality"], machine),
         "resources": _resources(plan["resources"]),

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from trimtab import reach
 from trimtab.align.jobs import Job
 from trimtab.app import Trimtab
 from trimtab.changeover import served_name
@@ -93,8 +94,14 @@ async def keep(app: App, caller: Operator, body: Wanted) -> dict[str, Any]:
 
 @router.post("/check")
 async def check(app: App, caller: Known, body: Given) -> dict[str, Any]:
-    """Whether this machine can hold it, before anything is loaded."""
-    return await asyncio.to_thread(_checked, app, app.planning.plan(body.plan))
+    """Whether this machine can hold it and has what it reaches, before anything is loaded."""
+    plan = app.planning.plan(body.plan)
+    told = await asyncio.to_thread(_checked, app, plan)
+    try:
+        await _refuse_unknown(app, plan)
+    except TrimtabError as error:
+        told["refusal"] = told["refusal"] or refusal_told(error)
+    return told
 
 
 @router.post("/choose")
@@ -130,6 +137,7 @@ async def history(app: App, caller: Known, limit: int = 100) -> dict[str, Any]:
 async def apply(app: App, caller: Operator, body: Applied) -> dict[str, Any]:
     """Serve what the plan has chosen, without losing a turn. Answers when new questions go to it."""
     plan = await asyncio.to_thread(app.planning.plan, body.plan)
+    await _refuse_unknown(app, plan)
     line = await app.changeover.apply(plan, by=caller.name, reason=body.reason)
     return {"changed": line, "serving": await _serving(app)}
 
@@ -156,6 +164,11 @@ async def _serving(app: Trimtab) -> dict[str, Any]:
         "last": last,
         "leaving": app.changeover.leaving,
     }
+
+
+async def _refuse_unknown(app: Trimtab, plan: Deployment) -> None:
+    known = await app.database.read(reach.collections)
+    await asyncio.to_thread(reach.refuse_unknown, plan, app.toolbox, app.mcp, known)
 
 
 def _checked(app: Trimtab, plan: Deployment) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def create_app(app: Trimtab) -> FastAPI:
     web.state.outcomes = Outcomes()
     reading = Reading(app.profile, app.orchestrator.count)
     web.state.labelling = Labelling(reading, settings.label_others, Doubts(app.rewards))
-    for part in (
+    parts = (
         health,
-        openai,
+        *((openai,) if "api" in settings.faces else ()),
         threads,
         turns,
         versions,
@@ -94,9 +94,11 @@ def create_app(app: Trimtab) -> FastAPI:
         align,
         plans,
         audit,
-    ):
+    )
+    for part in parts:
         web.include_router(part.router)
-    web.router.routes.append(assistants.route())
+    if "mcp" in settings.faces:
+        web.router.routes.append(assistants.route())
     if settings.allowed_origins:
         web.add_middleware(
             CORSMiddleware,

@@ -55,7 +55,8 @@ def ask(
 def _asked(old: Any, memory: int, accelerator: bool) -> dict[str, Any]:
     """The questions. Values are checked together afterwards."""
     values: dict[str, Any] = old.model_dump(exclude={"chosen"})
-    targets, budget = values["targets"], values["budget"]
+    targets = values["targets"]
+    _asked_where(values)
     typer.echo("\nHow fast?")
     targets["users"] = typer.prompt("How many people ask at the same time", targets["users"], type=int)
     targets["first_token_p95"] = typer.prompt(
@@ -69,6 +70,23 @@ def _asked(old: Any, memory: int, accelerator: bool) -> dict[str, Any]:
         targets["context"],
         type=int,
     )
+    if not values["remote"]["base_url"]:
+        _asked_means(values, memory, accelerator)
+    typer.echo("\nWhat does it reach? (names separated by commas; empty: whatever is switched on)")
+    resources = values["resources"]
+    resources["collections"] = _names("Collections of documents", resources["collections"])
+    for kind, words in (("connectors", "Connectors"), ("mcp_servers", "MCP servers")):
+        ways = {one["name"]: one["authentication"] for one in resources[kind]}
+        resources[kind] = [{"name": name, "authentication": _way(name, ways)} for name in _names(words, tuple(ways))]
+    typer.echo("\nHow is it used?")
+    faces = values["interface"]["faces"]
+    values["interface"]["faces"] = _names("Which of web, api, mcp, python, terminal", faces)
+    return values
+
+
+def _asked_means(values: dict[str, Any], memory: int, accelerator: bool) -> None:
+    """What a model on this machine may use, and lose."""
+    budget = values["budget"]
     typer.echo("\nWith what?")
     budget["cores"] = typer.prompt("Processor cores (0: all)", budget["cores"], type=int)
     default = budget["memory_mb"] or memory // 2_000_000
@@ -85,16 +103,21 @@ def _asked(old: Any, memory: int, accelerator: bool) -> dict[str, Any]:
         )
         / 100
     )
-    typer.echo("\nWhat does it reach? (names separated by commas; empty for none)")
-    resources = values["resources"]
-    resources["collections"] = _names("Collections of documents", resources["collections"])
-    for kind, words in (("connectors", "Connectors"), ("mcp_servers", "MCP servers")):
-        ways = {one["name"]: one["authentication"] for one in resources[kind]}
-        resources[kind] = [{"name": name, "authentication": _way(name, ways)} for name in _names(words, tuple(ways))]
-    typer.echo("\nHow is it used?")
-    faces = values["interface"]["faces"]
-    values["interface"]["faces"] = _names("Which of web, api, mcp, python, terminal", faces)
-    return values
+
+
+def _asked_where(values: dict[str, Any]) -> None:
+    """Where the model runs, and what that may cost."""
+    remote, budget = values["remote"], values["budget"]
+    typer.echo("\nWhere does the model run?")
+    told = typer.prompt("Address of an OpenAI-compatible server, or here", remote["base_url"] or "here")
+    remote["base_url"] = "" if told.strip().lower() in ("", "here") else told.strip()
+    if not remote["base_url"]:
+        return
+    values["model"] = typer.prompt("What that server calls the model", values["model"])
+    price = typer.prompt("What a million of its tokens costs", remote["price_per_million"], type=float)
+    most = max(budget["money_per_million"], price)
+    remote["price_per_million"] = price
+    budget["money_per_million"] = typer.prompt("The most that a million tokens may cost", most, type=float)
 
 
 def _names(question: str, default: Any) -> list[str]:
@@ -112,6 +135,15 @@ def _way(name: str, ways: dict[str, str]) -> str:
 @app.command()
 def check(file: File = NAME, as_json: AsJson = False) -> None:
     """Say whether this machine can hold the plan, before anything is loaded. Exit code 1 when it cannot."""
+    from trimtab.deploy import plan as plans
+    from trimtab.reach import refuse_unreachable
+    from trimtab.settings import Settings
+
+    wanted = plans.read(file)
+    refuse_unreachable(wanted, Settings.load())
+    if wanted.remote.base_url:
+        typer.echo(f"{wanted.model} answers at {wanted.remote.base_url}, within the budget; no model runs here.")
+        return
     here = deploying(file)
     fits = here.check()
     if as_json:
@@ -159,13 +191,16 @@ def apply(file: File = NAME, reason: Reason = "", as_json: AsJson = False) -> No
     """Serve what the plan chose: at once, without losing a turn, where Trimtab runs; else from its next start."""
     from trimtab.changeover import apply_at_rest
     from trimtab.deploy import plan as plans
+    from trimtab.reach import refuse_unreachable
     from trimtab.settings import Settings
 
     settings, wanted = Settings.load(), plans.read(file)
-    body = {"plan": wanted.model_dump(mode="json"), "reason": reason}
-    _changed(
-        settings, "apply", body, lambda db: apply_at_rest(db, settings, wanted, by="local", reason=reason), as_json
-    )
+
+    def at_rest(database: Database) -> dict[str, Any]:
+        refuse_unreachable(wanted, settings)
+        return apply_at_rest(database, settings, wanted, by="local", reason=reason)
+
+    _changed(settings, "apply", {"plan": wanted.model_dump(mode="json"), "reason": reason}, at_rest, as_json)
 
 
 @app.command()
@@ -231,18 +266,26 @@ def export(
     import yaml
 
     from trimtab.deploy import manifests
+    from trimtab.deploy import plan as plans
     from trimtab.domain.errors import InvalidInput
 
     if kind not in ("compose", "kubernetes"):
         raise InvalidInput(f"There is no export {kind!r}. Give compose or kubernetes.")
-    here = deploying(file)
+    wanted = plans.read(file)
+    memory = 0 if wanted.remote.base_url else _memory(deploying(file))
+    if kind == "compose":
+        typer.echo(yaml.safe_dump(manifests.compose(wanted, image, memory), sort_keys=False), nl=False)
+        return
+    typer.echo(yaml.safe_dump_all(manifests.kubernetes(wanted, image, memory), sort_keys=False), nl=False)
+
+
+def _memory(here: Deploying) -> int:
+    """Bytes of the chosen variant's engine."""
+    from trimtab.domain.errors import InvalidInput
+
     if (one := here.plan.chosen.variant) is None:
         raise InvalidInput("Nothing is chosen in this plan yet. Run: trimtab measure, then trimtab plan choose")
-    memory = here.fits((one,))[0].memory
-    if kind == "compose":
-        typer.echo(yaml.safe_dump(manifests.compose(here.plan, image, memory), sort_keys=False), nl=False)
-        return
-    typer.echo(yaml.safe_dump_all(manifests.kubernetes(here.plan, image, memory), sort_keys=False), nl=False)
+    return here.fits((one,))[0].memory
 
 
 def _table(found: Choice) -> None:

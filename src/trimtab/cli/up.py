@@ -54,11 +54,19 @@ def _planned(file: Path, given: dict[str, Any]) -> tuple[Settings, bool]:
     """Settings that run a plan, and whether it wants the web UI."""
     from trimtab.deploy import plan as plans
     from trimtab.deployment import Deploying
+    from trimtab.reach import as_settings, refuse_unreachable
     from trimtab.settings import Settings
 
     plan = plans.read(file)
-    local = {"model": plan.model, "engine": "auto", "base_url": "", "weights": "auto"}
+    local = {"model": plan.model, "engine": "auto", "base_url": plan.remote.base_url, "weights": "auto"}
+    local |= as_settings(plan)
     settings = Settings.load(**given | local)
+    refuse_unreachable(plan, settings)
+    if plan.remote.base_url:
+        targets = {"context": plan.targets.context, "variant": ""}
+        settings = Settings.load(**given | local | targets)
+        fetch_missing(settings)
+        return settings, "web" in plan.interface.faces
     fetch_missing(settings, ready=False)
     chosen = Deploying(settings, plan).chosen()
     return Settings.load(**given | local | chosen), "web" in plan.interface.faces

@@ -6,13 +6,14 @@ image is one that people build themselves (`pip install trimtab` in Python's), s
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from trimtab.domain.errors import InvalidInput
 
 from .estimate import MB
-from .plan import Deployment
+from .plan import SERVED, Deployment
 
 PORT, UI_PORT = 8765, 8501
 SECRET = "trimtab"  # noqa: S105  (the name of a Secret, not one)
@@ -29,18 +30,25 @@ def settings(plan: Deployment) -> dict[str, str]:
     Raises:
         InvalidInput: nothing is chosen in it yet.
     """
-    chosen = plan.chosen
-    if (one := chosen.variant) is None:
+    chosen, remote = plan.chosen, plan.remote.base_url
+    one = None if remote else chosen.variant
+    if one is None and not remote:
         raise InvalidInput("Nothing is chosen in this plan yet. Run: trimtab measure, then trimtab plan choose")
+    only = [outside.name for outside in (*plan.resources.connectors, *plan.resources.mcp_servers)]
     found = {
         "TRIMTAB_HOME": "/data",
         "TRIMTAB_HOST": "0.0.0.0",  # noqa: S104  (inside a container; what is reachable is said outside)
         "TRIMTAB_EXPOSE": "true",
         "TRIMTAB_MODEL": plan.model,
-        "TRIMTAB_VARIANT": one.name,
+        "TRIMTAB_FACES": json.dumps([face for face in SERVED if face in plan.interface.faces]),
+        **({"TRIMTAB_CONNECTORS_ONLY": json.dumps(only)} if only else {}),
+        **({"TRIMTAB_COLLECTIONS": json.dumps(plan.resources.collections)} if plan.resources.collections else {}),
         "TRIMTAB_CONTEXT": str(plan.targets.context),
         "TRIMTAB_PARALLEL": str(min(32, chosen.slots or plan.targets.users)),
     }
+    if one is None:
+        return found | {"TRIMTAB_BASE_URL": remote}
+    found["TRIMTAB_VARIANT"] = one.name
     if chosen.threads:
         found["TRIMTAB_THREADS"] = str(chosen.threads)
     if chosen.batch:

@@ -27,6 +27,8 @@ from .variant import variant as named
 Authentication = Literal["none", "key", "bearer", "basic", "client-credentials", "oauth"]
 Face = Literal["web", "api", "mcp", "python", "terminal"]
 FILE = "deployment.toml"
+SERVED: tuple[Literal["web", "api", "mcp"], ...] = ("web", "api", "mcp")
+"""The faces that a server offers; the others open what is installed themselves."""
 
 
 class _Part(BaseModel):
@@ -59,6 +61,16 @@ class Budget(_Part):
     """`required`: refuse to start where there is none, instead of running slowly without."""
     money_per_million: float = Field(0.0, ge=0, le=1_000_000)
     """Most that a million tokens of a hosted model may cost; 0: nothing hosted."""
+
+
+class Remote(_Part):
+    """Where the model runs, when that is not here."""
+
+    base_url: str = Field("", max_length=2000, pattern=r"^(https?://\S+)?$")
+    """An OpenAI-compatible server (vLLM, Ollama, a hosted one) that knows `model` by that name; empty: this machine.
+    Its key has no place here: it is the setting `api_key`."""
+    price_per_million: float = Field(0.0, ge=0, le=1_000_000)
+    """What a million of its tokens costs."""
 
 
 class Quality(_Part):
@@ -142,6 +154,7 @@ class Chosen(_Part):
 class Deployment(_Part):
     model: str = Field("default", min_length=1, max_length=1000)
     """A catalogue name or the path of a .gguf file."""
+    remote: Remote = Remote()
     targets: Targets = Targets()
     budget: Budget = Budget()
     quality: Quality = Quality()

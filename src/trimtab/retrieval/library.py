@@ -390,3 +390,17 @@ def _matrix(blobs: Sequence[bytes]) -> Matrix:
     if len({len(blob) for blob in blobs}) > 1:
         raise InvalidInput("Stored vectors differ in length, though one model made them. Ingest the documents again.")
     return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), -1)
+
+
+class Within:
+    """A library for turns, of which only some collections are searched."""
+
+    def __init__(self, library: Library, collections: Iterable[str]) -> None:
+        self._library = library
+        self._filters = Filters(collections=tuple(collections))
+
+    def search(self, question: str, owner: str, k: int = 8) -> list[Passage]:
+        return self._library.search(question, owner, k, self._filters)
+
+    def best_sentences(self, question: str, passages: Sequence[Passage], n: int = 3) -> list[Quote]:
+        return self._library.best_sentences(question, passages, n)

@@ -32,6 +32,8 @@ class Filters:
     name: str = ""
     """A name, or a pattern with ``*``, ``?`` and ``[...]``."""
     collection: str = ""
+    collections: tuple[str, ...] = ()
+    """One of these."""
     mime: str = ""
     """A type (``text/markdown``), or its beginning (``text/``)."""
     document_ids: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class Filters:
         return (
             (not self.name or document.name == self.name or fnmatchcase(document.name, self.name))
             and (not self.collection or document.collection == self.collection)
+            and (not self.collections or document.collection in self.collections)
             and (not self.mime or document.mime.startswith(self.mime))
             and (not self.document_ids or document.id in self.document_ids)
         )
