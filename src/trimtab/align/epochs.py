@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoints, load_optimizer, optimizer_tensors
-from .network import Network, shared_prefix
+from .forest import Forest, portions
+from .network import Network
 
 Row = TypeVar("Row")
 
@@ -107,7 +108,7 @@ class Trunks:
     def of(self, texts: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """``[T, width]`` for each text's token ids."""
         missing = {ids for ids in texts if ids not in self._kept}
-        found = dict(self._read(sorted(missing, key=lambda ids: (len(ids), ids))))
+        found = dict(self._read(sorted(missing)))
         outputs = [found[ids] if ids in found else self._kept[ids] for ids in texts]
         for ids, output in found.items():
             if self._bytes + output.nbytes <= _KEPT:
@@ -116,8 +117,6 @@ class Trunks:
         return outputs
 
     def _read(self, missing: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        for start in range(0, len(missing), 16):
-            part = missing[start : start + 16]
-            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in part], batch_first=True)
-            for ids, output in zip(part, self._network.trunk(padded, shared_prefix(part)), strict=True):
-                yield ids, output[: len(ids)].clone()
+        for part in portions(missing):
+            forest = Forest([missing[i] for i in part])
+            yield from zip((missing[i] for i in part), forest.apart(self._network.trunk(forest)), strict=True)

@@ -17,11 +17,12 @@ from trimtab.domain.judgement import Said
 from .adapter import Adapter
 from .base import Base
 from .bundled import Probe, Probes
+from .forest import Forest
 from .gate import Share
 from .network import Network
 from .policy import kl_of_drawn, token_logprobs
 from .probing import passed
-from .rollouts import Completion, Draw, TorchSampler
+from .rollouts import Completion, Draw, Sampler, TorchSampler
 
 Prompt = tuple[Said, ...]
 Score = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
@@ -73,11 +74,17 @@ class Compared:
 
 
 class Examiner:
-    """Asks the network with one adapter or another."""
+    """Asks the network with one adapter or another.
 
-    def __init__(self, network: Network, base: Base, *, max_tokens: int = 64, seed: int = 7) -> None:
+    Args:
+        sampler: None draws with the network.
+    """
+
+    def __init__(
+        self, network: Network, base: Base, *, max_tokens: int = 64, seed: int = 7, sampler: Sampler | None = None
+    ) -> None:
         self._network, self._base, self._seed, self._max_tokens = network, base, seed, max_tokens
-        self._sampler = TorchSampler(network, base.end_ids)
+        self._sampler = sampler or TorchSampler(network, base.end_ids)
 
     def answers(
         self, prompts: Sequence[Prompt], adapter: Adapter | None, *, temperature: float = 1.0, max_tokens: int = 0
@@ -118,9 +125,9 @@ class Examiner:
         for window in windows:
             if len(window) < 2:
                 continue
-            tokens = torch.tensor([window])
-            x = self._network.upper(self._network.trunk(tokens), adapter)[0, :-1]
-            logprobs, _ = token_logprobs(x, self._network.head, tokens[0, 1:])
+            forest = Forest([window])
+            x = self._network.upper(self._network.trunk(forest), forest, adapter)
+            logprobs, _ = token_logprobs(x[:-1], self._network.head, forest.tokens[1:])
             total, count = total + float(logprobs.sum()), count + len(window) - 1
         return math.exp(-total / max(1, count))
 

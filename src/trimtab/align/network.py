@@ -7,8 +7,8 @@ of training read a third of the layers.
 
 This is the Llama family's arithmetic (Llama, Mistral, Qwen2, Qwen3: RMS norms, rotary positions, grouped-query
 attention, SwiGLU) written plainly; a test compares its logits with transformers'. Matrices that read the same input
-are kept as one (q, k and v; gate and up), which is what makes small batches fast. Sequences are padded on the right: a
-causal mask then keeps padding out, and what stands at padded positions is nobody's business.
+are kept as one (q, k and v; gate and up), which is what makes small batches fast. What is read together is a `Forest`:
+nothing that several sequences begin with is read twice, and nothing is padding.
 
 With `bf16` the layers' frozen matrices, and only they, are multiplied in bfloat16; the sums between them, the
 vocabulary's logits and all that is trained stay fp32. Sampling, reference and training round alike, so the policy that
@@ -31,6 +31,10 @@ from trimtab.domain.errors import InvalidInput
 
 from .adapter import Adapter, LoraConfig, module_path
 from .base import Base, Weights
+from .forest import Forest
+
+Kept = list[tuple[Tensor, Tensor]]
+"""Keys and values of layers, ``[kv_heads, N, head]`` each."""
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -189,16 +193,23 @@ class Network:
         return self._cos[positions], self._sin[positions]
 
     @torch.no_grad()
-    def trunk(self, tokens: Tensor, shared: int = 0) -> Tensor:
-        """``[B, T]`` tokens, padded on the right, to the trunk's output ``[B, T, width]``.
+    def trunk(self, forest: Forest, kept: Kept | None = None) -> Tensor:
+        """The trunk's output at each of the forest's tokens ``[N, width]``.
 
-        `shared` says how many first tokens are the same in all rows (a system message): they are read once.
+        Args:
+            kept: each layer's keys and values are added to it.
         """
-        return self._run(self.layers[: self.trunk_layers], F.embedding(tokens, self.embedding), None, shared)
+        x = F.embedding(forest.tokens, self.embedding)
+        return self._run(self.layers[: self.trunk_layers], x, forest, None, kept)
+
+    def upper(self, hidden: Tensor, forest: Forest, adapter: Adapter | None, kept: Kept | None = None) -> Tensor:
+        """The trunk's output to the last layer's, normed ``[N, width]``; with gradients to the adapter."""
+        return self.normed(self._run(self.layers[self.trunk_layers :], hidden, forest, adapter, kept))
 
     @torch.no_grad()
     def states(self, tokens: Tensor) -> Iterator[Tensor]:
-        """What goes into the first layer ``[B, T, width]``, then what comes out of each layer."""
+        """What goes into the first layer ``[B, T, width]``, then what comes out of each layer. Rows are padded on the
+        right: a causal mask keeps that out."""
         x = F.embedding(tokens, self.embedding)
         yield x
         for layer in self.layers:
@@ -207,11 +218,14 @@ class Network:
 
     def through(self, layers: Sequence[Layer], hidden: Tensor) -> Tensor:
         """Any layers over ``[B, T, width]``, with gradients to those of them that are trained."""
-        return self._run(layers, hidden, None, 0)
-
-    def upper(self, hidden: Tensor, adapter: Adapter | None, shared: int = 0) -> Tensor:
-        """The trunk's output to the last layer's, normed ``[B, T, width]``; with gradients to the adapter."""
-        return self.normed(self._run(self.layers[self.trunk_layers :], hidden, adapter, shared))
+        groups = self.shape.heads // self.shape.kv_heads
+        rotary = self.rotary(torch.arange(hidden.shape[1]))
+        for layer in layers:
+            q, k, v = self.project(layer, hidden, rotary, None)
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            hidden = self.finish(layer, hidden, attended.transpose(1, 2).flatten(2), None)
+        return hidden
 
     def normed(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.norm, self.shape.eps)
@@ -219,44 +233,33 @@ class Network:
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.head)
 
-    def _run(self, layers: Sequence[Layer], x: Tensor, adapter: Adapter | None, shared: int) -> Tensor:
-        rows, length, _ = x.shape
-        first, rest = x[:1, :shared], x[:, shared:]
-        cos, sin = self.rotary(torch.arange(length))
-        # A row's token at shared + t sees everything up to itself.
-        seen = torch.ones(length - shared, length, dtype=torch.bool).tril(shared)
+    def _run(
+        self, layers: Sequence[Layer], x: Tensor, forest: Forest, adapter: Adapter | None, kept: Kept | None
+    ) -> Tensor:
+        x, rotary = x[None], self.rotary(forest.positions)
         for layer in layers:
-            before = None
-            if shared:
-                first, before = self._block(layer, first, (cos[:shared], sin[:shared]), adapter)
-            rest, _ = self._block(layer, rest, (cos[shared:], sin[shared:]), adapter, before, seen)
-        return torch.cat([first.expand(rows, -1, -1), rest], 1) if shared else rest
+            q, k, v = self.project(layer, x, rotary, adapter)
+            if kept is not None:
+                kept.append((k[0], v[0]))
+            x = self.finish(layer, x, self._attend_back(q, k, v, forest), adapter)
+        return x[0]
 
-    def _block(
-        self,
-        layer: Layer,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        adapter: Adapter | None,
-        before: tuple[Tensor, Tensor] | None = None,
-        seen: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One layer over ``[B, T, width]``, after the keys and values `before` that all rows share; and its own."""
-        q, k, v = self.project(layer, x, rotary, adapter)
-        keys, values = k, v
-        if before is not None:
-            keys, values = (
-                torch.cat([b.expand(len(x), -1, -1, -1), own], 2) for b, own in zip(before, (k, v), strict=True)
-            )
-        attended = self.attend(q, keys, values, None if before is None else seen)
-        return self.finish(layer, x, attended, adapter), (k, v)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
-        """What each query gathers ``[B, T, heads * head]``; causal when `seen` does not say which keys it sees."""
+    def _attend_back(self, q: Tensor, k: Tensor, v: Tensor, forest: Forest) -> Tensor:
+        """What each of the forest's tokens gathers along its path ``[1, N, heads * head]``."""
         groups = self.shape.heads // self.shape.kv_heads
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
-        return attended.transpose(1, 2).flatten(2)
+        sizes = [part.tokens for part in forest.parts]
+        queries, keys, values = (
+            torch.split(x, sizes, 2) for x in (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
+        )
+        found = []
+        for part, asked in zip(forest.parts, queries, strict=True):
+            known, knows = (torch.cat([x[i] for i in part.path], 2) for x in (keys, values))
+            found.append(
+                F.scaled_dot_product_attention(
+                    asked, known, knows, attn_mask=part.unseen, is_causal=part.unseen is None
+                )
+            )
+        return torch.cat(found, 2).transpose(1, 2).flatten(2)
 
     def project(
         self, layer: Layer, x: Tensor, rotary: tuple[Tensor, Tensor], adapter: Adapter | None
@@ -277,16 +280,6 @@ class Network:
         x = x + layer.o(attended, adapter)
         gate, up = layer.gate_up(rms_norm(x, layer.before_mlp, self.shape.eps), adapter).chunk(2, -1)
         return x + layer.down(F.silu(gate) * up, adapter)
-
-
-def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
-    """How many first tokens all sequences have in common, short of a whole one; 0 for a single one."""
-    if len(sequences) < 2:
-        return 0
-    # Everything between the first and the last in order shares what these two share.
-    one, other = min(sequences), max(sequences)
-    limit = min(map(len, sequences)) - 1
-    return next((i for i in range(limit) if one[i] != other[i]), max(limit, 0))
 
 
 def by_length(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:

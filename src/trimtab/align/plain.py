@@ -8,11 +8,14 @@ base over all tokens at each place of those texts, exact, so a handful of texts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .adapter import Adapter
 from .base import Base
+from .forest import Forest, Ids
 from .network import Network
 from .rollouts import Draw, TorchSampler, with_trunk
 
@@ -23,27 +26,34 @@ OPENINGS = (
 
 
 class PlainText:
-    """The base's own texts, read by its trunk once."""
+    """The base's own texts, which the base and its trunk read once."""
 
     def __init__(self, network: Network, base: Base, *, tokens: int = 48, seed: int = 0, rows: int = 2) -> None:
         self._network, self._rows = network, rows
         prompts = [base.text_ids(opening) for opening in OPENINGS]
         drawn = TorchSampler(network, base.end_ids)(prompts, None, Draw(1.0, tokens), seed)
-        self._trunks = [c.trunk for c in with_trunk(network, drawn) if c.trunk is not None]
+        self._texts = [(c.prompt_ids + c.ids, c.trunk) for c in with_trunk(network, drawn) if c.trunk is not None]
+        with torch.no_grad():
+            self._base = [self._outputs([text], None) for text in self._texts]
         self._next = 0
 
     def kl(self, adapter: Adapter | None) -> Tensor:
         """Nats a token, over the next few of the texts, with gradients to the adapter."""
-        few = [self._trunks[(self._next + i) % len(self._trunks)] for i in range(self._rows)]
+        few = [(self._next + i) % len(self._texts) for i in range(self._rows)]
         self._next += self._rows
-        trunk = torch.nn.utils.rnn.pad_sequence(few, batch_first=True)
-        there = torch.nn.utils.rnn.pad_sequence([torch.ones(len(one)) for one in few], batch_first=True) > 0
         with torch.no_grad():
-            base = self._logprobs(trunk, None, there)
-        return (base.exp() * (base - self._logprobs(trunk, adapter, there))).sum(-1).mean()
+            base = self._logprobs(torch.cat([self._base[i] for i in few]))
+        now = self._logprobs(self._outputs([self._texts[i] for i in few], adapter))
+        return (base.exp() * (base - now)).sum(-1).mean()
 
-    def _logprobs(self, trunk: Tensor, adapter: Adapter | None, there: Tensor) -> Tensor:
-        return torch.log_softmax(self._network.logits(self._network.upper(trunk, adapter)[there]), -1)
+    def _outputs(self, texts: Sequence[tuple[Ids, Tensor]], adapter: Adapter | None) -> Tensor:
+        """The network's normed output at all tokens of the texts, one text after another."""
+        forest = Forest([ids for ids, _ in texts])
+        x = self._network.upper(forest.laid_out([trunk for _, trunk in texts]), forest, adapter)
+        return torch.cat(forest.apart(x))
+
+    def _logprobs(self, x: Tensor) -> Tensor:
+        return torch.log_softmax(self._network.logits(x), -1)
 
     def rewind(self, step: int, updates: int) -> None:
         """As if `step` steps of so many updates had been taken: a run that goes on reads what it would have read."""

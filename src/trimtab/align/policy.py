@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter, LoraConfig
-from .network import Network, by_length, shared_prefix
+from .forest import Forest, portions
+from .network import Network
 from .ppo import kl_estimate
 from .rollouts import Completion
 
@@ -59,29 +60,27 @@ class Policy:
 
 
 def states_of(completions: Sequence[Completion]) -> dict[str, Tensor]:
-    """What `choose` reads: the trunk's output padded on the right, and where prompt and completion end."""
+    """What `choose` reads: tokens and the trunk's output padded on the right, and where prompt and completion end."""
     if any(c.trunk is None for c in completions):
         raise ValueError("The completions carry no trunk output; give them one with `with_trunk` first.")
+    pad = torch.nn.utils.rnn.pad_sequence
     return {
-        "trunk": torch.nn.utils.rnn.pad_sequence([c.trunk for c in completions], batch_first=True),  # type: ignore[misc]
+        "trunk": pad([c.trunk for c in completions], batch_first=True),  # type: ignore[misc]
+        "ids": pad([torch.tensor(c.prompt_ids + c.ids) for c in completions], batch_first=True),
         "start": torch.tensor([len(c.prompt_ids) for c in completions]),
         "length": torch.tensor([len(c.ids) for c in completions]),
-        "shared": torch.full((len(completions),), shared_prefix([c.prompt_ids for c in completions])),
     }
 
 
 def drawn(network: Network, states: Mapping[str, Tensor], adapter: Adapter | None, width: int) -> tuple[Tensor, Tensor]:
     """The normed output in front of each drawn token ``[N, width]``, and where in ``[B, T]`` those N stand."""
     start, length = states["start"], states["length"]
-    # The last token of a row is drawn, never read: nothing is predicted after it. Padding is cut to this batch's rows.
-    longest = int((start + length).max()) - 1
-    shared = int(states["shared"][0]) if len(start) > 1 else 0
-    x = network.upper(states["trunk"][:, :longest], adapter, shared)
-    steps = torch.arange(width)
-    where = steps < length[:, None]
-    at = start[:, None] - 1 + steps
-    rows = torch.arange(len(start))[:, None].expand_as(at)
-    return x[rows[where], at[where]], where
+    # The last token of a row is drawn, never read: nothing is predicted after it.
+    ends = (start + length - 1).tolist()
+    forest = Forest([tuple(ids[:end].tolist()) for ids, end in zip(states["ids"], ends, strict=True)])
+    x = network.upper(forest.laid_out(list(states["trunk"])), forest, adapter)
+    at = torch.cat([path[first - 1 :] for path, first in zip(forest.paths, start.tolist(), strict=True)])
+    return x[at], torch.arange(width) < length[:, None]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -122,19 +121,18 @@ def token_logprobs(x: Tensor, head: Tensor, tokens: Tensor, temperature: float =
 
 @torch.no_grad()
 def logprobs_of(
-    network: Network, completions: Sequence[Completion], adapter: Adapter | None, *, temperature: float, rows: int = 8
+    network: Network, completions: Sequence[Completion], adapter: Adapter | None, *, temperature: float
 ) -> Tensor:
     """log p of each drawn token ``[B, longest]`` under an adapter (None: the reference)."""
     width = max(len(c.ids) for c in completions)
     found = torch.zeros(len(completions), width)
-    for part in by_length([len(c.prompt_ids) + len(c.ids) for c in completions], rows):
+    for part in portions([c.prompt_ids + c.ids for c in completions]):
         batch = [completions[i] for i in part]
-        states = states_of(batch)
-        x, where = drawn(network, states, adapter, width)
+        x, where = drawn(network, states_of(batch), adapter, width)
+        logits = network.logits(x).div_(temperature)
         tokens = torch.cat([torch.tensor(c.ids) for c in batch])
-        found[part] = torch.zeros(len(part), width).masked_scatter(
-            where, token_logprobs(x, network.head, tokens, temperature)[0]
-        )
+        chosen = logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
+        found[part] = torch.zeros(len(part), width).masked_scatter(where, chosen)
     return found
 
 

@@ -12,7 +12,7 @@ Scores are in nats of log-odds. For PPO they are brought to mean 0 and deviation
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,9 @@ from trimtab.domain.errors import InvalidInput, ModelFileError
 from trimtab.domain.judgement import Judgement, Kind, Said
 
 from .base import Base
-from .network import Network, by_length, shared_prefix
+from .epochs import Trunks
+from .forest import Forest, portions
+from .network import Network
 from .rollouts import Completion
 
 Reads = Literal["trunk", "top"]
@@ -94,6 +96,8 @@ class RewardModel:
 
     def __init__(self, network: Network, base: Base, *, reads: Reads = "trunk") -> None:
         self.network, self.base, self.reads = network, base, reads
+        self.trunks: Trunks | None = None
+        """Where the trunk's output of texts is kept, when others read them, too."""
         size = 2 * network.shape.width
         self.centre, self.spread = torch.zeros(size), torch.ones(size)
         self.weight = torch.zeros(size)
@@ -151,31 +155,29 @@ class RewardModel:
     # ------------------------------------------------------------------ what is read of an answer
 
     @torch.no_grad()
-    def features(self, texts: Sequence[Text], trunks: Sequence[Tensor] | None = None, at_once: int = 16) -> Tensor:
+    def features(self, texts: Sequence[Text], trunks: Sequence[Tensor] | None = None) -> Tensor:
         """``[texts, 2 * width]``: the mean over the answer's tokens, and its last token.
 
         Args:
             trunks: the trunk's output of each text, where it is known.
         """
-        if trunks is None and len(unique := list(dict.fromkeys(texts))) < len(texts):
-            read_once = dict(zip(unique, self.features(unique, at_once=at_once), strict=True))
-            return torch.stack([read_once[text] for text in texts])
+        if trunks is None and self.trunks is not None:
+            trunks = self.trunks.of([text.ids for text in texts])
         found = torch.zeros(len(texts), 2 * self.network.shape.width)
-        for part in _together(texts, at_once):
-            ids = [texts[i].ids for i in part]
-            shared = shared_prefix(ids)
-            if trunks is None:
-                tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
-                read = self.network.trunk(tokens, shared)
-            else:
-                read = torch.nn.utils.rnn.pad_sequence([trunks[i] for i in part], batch_first=True)
-            if self.reads == "top":
-                read = self.network.upper(read, None, shared)
-            for row, i in enumerate(part):
+        for part in portions([text.ids for text in texts]):
+            known = None if trunks is None else [trunks[i] for i in part]
+            for i, read in zip(part, self._read([texts[i].ids for i in part], known), strict=True):
                 # An answer of no token is read where it would begin.
-                own = read[row, min(texts[i].prompt, len(texts[i].ids) - 1) : len(texts[i].ids)]
+                own = read[min(texts[i].prompt, len(texts[i].ids) - 1) : len(texts[i].ids)]
                 found[i] = torch.cat([own.mean(0), own[-1]])
         return found
+
+    def _read(self, ids: Sequence[tuple[int, ...]], trunks: Sequence[Tensor] | None) -> Sequence[Tensor]:
+        if trunks is not None and self.reads == "trunk":
+            return trunks
+        forest = Forest(ids)
+        x = self.network.trunk(forest) if trunks is None else forest.laid_out(trunks)
+        return forest.apart(self.network.upper(x, forest, None) if self.reads == "top" else x)
 
     def raw(self, features: Tensor) -> Tensor:
         """Scores as they were learned ``[texts]``, before `normalise`."""
@@ -243,18 +245,3 @@ class RewardModel:
                 f"not {network.trunk_layers}. Use the base model and the trunk it was trained with."
             )
         return model
-
-
-def _together(texts: Sequence[Text], at_once: int) -> Iterator[list[int]]:
-    """Indices of texts that are read together: several answers to one prompt, so that it is read once; else texts of
-    similar length."""
-    answers: dict[tuple[int, ...], list[int]] = {}
-    for i, text in enumerate(texts):
-        answers.setdefault(text.ids[: text.prompt], []).append(i)
-    rest = []
-    for few in answers.values():
-        if len(few) < 3:
-            rest += few
-        else:
-            yield from (few[start : start + at_once] for start in range(0, len(few), at_once))
-    yield from ([rest[i] for i in part] for part in by_length([len(texts[i].ids) for i in rest], at_once))

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter
-from .network import Network, by_length, shared_prefix
+from .forest import Forest, portions
+from .network import Kept, Network, by_length
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,14 @@ class TorchSampler:
 
 def pick(logits: Tensor, chances: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Where each row's uniform number falls in its distribution, and the log-probability of that token."""
-    logprobs = torch.log_softmax(logits / temperature, -1)
-    heap = logprobs.exp().cumsum_(-1)
-    chosen = torch.searchsorted(heap, (chances * heap[:, -1].clamp(max=1.0)).unsqueeze(-1)).squeeze(-1)
-    chosen = chosen.clamp(max=logits.shape[-1] - 1)
-    return chosen, logprobs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    likeliest = logits.amax(-1, keepdim=True)
+    scaled = (logits - likeliest).div_(temperature)
+    masses = scaled.exp()
+    # Not the last of the running sums: a long sum in fp32 is off by more than a sum in parts.
+    whole = masses.sum(-1, keepdim=True)
+    heap = masses.cumsum_(-1)
+    chosen = torch.searchsorted(heap, chances.unsqueeze(-1) * heap[:, -1:]).clamp_(max=logits.shape[-1] - 1)
+    return chosen.squeeze(-1), (scaled.gather(-1, chosen) - whole.log()).squeeze(-1)
 
 
 class _Batch:
@@ -156,46 +160,44 @@ class _Batch:
 
     def read_prompts(self) -> Tensor:
         """The network's normed output at each prompt's last token ``[B, width]``."""
-        longest, shared = int(self._lengths.max()), shared_prefix(self.prompts)
-        tokens = torch.zeros(len(self.prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(self.prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
-        if shared:
-            # What all prompts begin with is read once, into every row's cache.
-            self._forward(tokens[:1, :shared], torch.arange(shared)[None])
-        x = self._forward(tokens[:, shared:], torch.arange(shared, longest)[None])
-        return self._network.normed(x[self.rows, self._lengths - 1 - shared])
+        network, forest = self._network, Forest(self.prompts)
+        kept: Kept = []
+        trunk = network.trunk(forest, kept)
+        x = network.upper(trunk, forest, self._adapter, kept)
+        # What stands after a shorter prompt is anybody's; its own tokens will overwrite it before they look there.
+        index = torch.nn.utils.rnn.pad_sequence(forest.paths, batch_first=True)
+        longest = index.shape[1]
+        self.trunk[:, :longest] = trunk[index]
+        for (keys, values), (k, v) in zip(self._cache, kept, strict=True):
+            keys[:, :, :longest], values[:, :, :longest] = k[:, index].transpose(0, 1), v[:, index].transpose(0, 1)
+        return x[index[self.rows, self._lengths - 1]]
 
     def read(self, tokens: Tensor, *, last: bool) -> Tensor:
         """Append one token to each row; the normed output at it ``[b, width]``. `last`: only the trunk is wanted."""
-        x = self._forward(tokens[:, None], self._lengths[self.rows][:, None], trunk_only=last)
+        x = self._forward(tokens, trunk_only=last)
         self._lengths[self.rows] += 1
         return self._network.normed(x[:, 0])
 
-    def _forward(self, tokens: Tensor, at: Tensor, *, trunk_only: bool = False) -> Tensor:
-        """Tokens ``[b, T]`` at positions ``[b or 1, T]`` through the layers; a single row of tokens is everybody's."""
+    def _forward(self, tokens: Tensor, *, trunk_only: bool) -> Tensor:
+        """The next token of each row ``[b]`` through the layers ``[b, 1, width]``."""
         network, s = self._network, self._network.shape
-        here = torch.arange(len(self.rows))[:, None]
+        here, at = torch.arange(len(self.rows)), self._lengths[self.rows]
         longest = int(at.max()) + 1
-        x = F.embedding(tokens, network.embedding)
+        x = F.embedding(tokens[:, None], network.embedding)
         cos, sin = network.rotary(at)
-        rotary = cos[:, None], sin[:, None]
-        seen = (torch.arange(longest) <= at[..., None])[:, None]
+        rotary = cos[:, None, None], sin[:, None, None]
+        seen = (torch.arange(longest) <= at[:, None])[:, None, None]
         for index, (layer, (keys, values)) in enumerate(zip(network.layers, self._cache, strict=True)):
             if index == network.trunk_layers:
-                self.trunk[self.rows[:, None], at] = x
+                self.trunk[self.rows, at] = x[:, 0]
                 if trunk_only:
                     break
             q, k, v = network.project(layer, x, rotary, self._adapter)
-            keys[here, :, at], values[here, :, at] = k.transpose(1, 2), v.transpose(1, 2)
-            known, knows = keys[: len(x), :, :longest], values[: len(x), :, :longest]
-            if tokens.shape[1] > 1:
-                attended = network.attend(q, known, knows, seen)
-            else:
-                # One query a row: plain products beat the fused attention. ``[b, kv_heads, groups, head]``
-                q = q.reshape(len(q), s.kv_heads, -1, s.head) * s.head**-0.5
-                scores = (q @ known.transpose(-1, -2)).masked_fill_(~seen, -torch.inf)
-                attended = (scores.softmax(-1) @ knows).reshape(len(q), 1, -1)
+            keys[here, :, at], values[here, :, at] = k[:, :, 0], v[:, :, 0]
+            # One query a row: plain products beat the fused attention. ``[b, kv_heads, groups, head]``
+            q = q.reshape(len(q), s.kv_heads, -1, s.head) * s.head**-0.5
+            scores = (q @ keys[:, :, :longest].transpose(-1, -2)).masked_fill_(~seen, -torch.inf)
+            attended = (scores.softmax(-1) @ values[:, :, :longest]).reshape(len(q), 1, -1)
             x = network.finish(layer, x, attended, self._adapter)
         return x
 
@@ -210,14 +212,13 @@ class _Batch:
 
 
 @torch.no_grad()
-def with_trunk(network: Network, completions: Sequence[Completion], rows: int = 16) -> list[Completion]:
+def with_trunk(network: Network, completions: Sequence[Completion]) -> list[Completion]:
     """The same completions, each with the trunk's output; those that have it are left alone."""
     found = list(completions)
     missing = [i for i, c in enumerate(completions) if c.trunk is None]
-    for group in by_length([len(found[i].prompt_ids) + len(found[i].ids) for i in missing], rows):
-        part = [missing[i] for i in group]
-        ids = [found[i].prompt_ids + found[i].ids for i in part]
-        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
-        for i, output, text in zip(part, network.trunk(tokens, shared_prefix(ids)), ids, strict=True):
-            found[i] = replace(found[i], trunk=output[: len(text)].clone())
+    ids = [found[i].prompt_ids + found[i].ids for i in missing]
+    for group in portions(ids):
+        forest = Forest([ids[i] for i in group])
+        for i, output in zip(group, forest.apart(network.trunk(forest)), strict=True):
+            found[missing[i]] = replace(found[missing[i]], trunk=output)
     return found

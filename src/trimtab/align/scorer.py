@@ -12,7 +12,7 @@ the memory. What several requests share in full is read once: "Yes" and "No" aft
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,9 +29,9 @@ from trimtab.domain.neutral import Neutraliser
 
 from .adapter import Adapter
 from .base import Base
-from .network import Network, shared_prefix
+from .forest import Forest, Ids
+from .network import Network
 
-Ids = tuple[int, ...]
 _ALIKE = 24
 """Requests are batched with those that begin with the same tokens, about a system message's worth."""
 
@@ -87,10 +87,9 @@ class NetworkScorer:
         _check(encoded, self._network.shape.context)
         return _score(encoded, self._states, self._network.logits, self._batch_tokens)
 
-    def _states(self, batch: Sequence[Ids]) -> Tensor:
-        shared = shared_prefix(batch)
-        trunk = self._network.trunk(_padded(batch)[0], shared)
-        return self._network.upper(trunk, self._adapter, shared)
+    def _states(self, batch: Sequence[Ids]) -> list[Tensor]:
+        forest = Forest(batch)
+        return forest.apart(self._network.upper(self._network.trunk(forest), forest, self._adapter))
 
 
 class TorchScorer:
@@ -160,11 +159,11 @@ def _check(encoded: Sequence[tuple[Ids, Ids]], context: int) -> None:
 @torch.inference_mode()
 def _score(
     encoded: Sequence[tuple[Ids, Ids]],
-    states_of: Callable[[Sequence[Ids]], Tensor],
+    states_of: Callable[[Sequence[Ids]], Iterable[Tensor]],
     logits: Callable[[Tensor], Tensor],
     batch_tokens: int,
 ) -> list[LogProbability]:
-    """`states_of` gives the last layer's output ``[B, T, width]``; `logits` reads the vocabulary off it."""
+    """`states_of` gives the last layer's output of each text ``[T, width]``; `logits` reads the vocabulary off it."""
     # The last token of a text is only predicted, never read.
     texts: dict[Ids, dict[Ids, None]] = {}
     for before, text in encoded:

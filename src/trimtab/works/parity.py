@@ -18,7 +18,7 @@ from trimtab.align.base import Base
 from trimtab.align.evaluation import GREEDY, Prompt
 from trimtab.align.network import Network
 from trimtab.align.policy import logprobs_of
-from trimtab.align.rollouts import Draw, TorchSampler
+from trimtab.align.rollouts import Draw, Sampler
 from trimtab.align.writer import as_message
 from trimtab.llm.served import Spoken
 
@@ -35,11 +35,7 @@ class Parity:
 
 
 async def measure(
-    network: Network,
-    base: Base,
-    prompts: Sequence[Prompt],
-    adapter: Adapter | None,
-    spoken: Spoken,
+    network: Network, base: Base, prompts: Sequence[Prompt], adapter: Adapter | None, spoken: Spoken, sampler: Sampler
 ) -> Parity:
     """One version, served beside trained. `spoken` wears the adapter, `adapter` is the same as trained; None is the
     base.
@@ -47,7 +43,7 @@ async def measure(
     Raises:
         EngineError: the engine does not answer.
     """
-    trained = await asyncio.to_thread(_trained, network, base, prompts, adapter)
+    trained = await asyncio.to_thread(_trained, network, base, prompts, adapter, sampler)
     room = asyncio.Semaphore(AT_ONCE)
     said = await asyncio.gather(*(_asked(spoken.bare, prompt, room) for prompt in prompts))
     return _parity(trained, list(said))
@@ -57,9 +53,11 @@ _Words = list[tuple[str, str, float]]
 """For each prompt: the text, its first token, and that token's log-probability."""
 
 
-def _trained(network: Network, base: Base, prompts: Sequence[Prompt], adapter: Adapter | None) -> _Words:
+def _trained(
+    network: Network, base: Base, prompts: Sequence[Prompt], adapter: Adapter | None, sampler: Sampler
+) -> _Words:
     ids = [base.prompt_ids(prompt) for prompt in prompts]
-    drawn = TorchSampler(network, base.end_ids)(ids, adapter, Draw(GREEDY, TOKENS), 0)
+    drawn = sampler(ids, adapter, Draw(GREEDY, TOKENS), 0)
     # Drawn greedily, said as the engine says it: at temperature 1.
     first = logprobs_of(network, drawn, adapter, temperature=1.0)[:, 0].tolist()
     return [

@@ -12,7 +12,6 @@ from trimtab.align.adapter import Adapter
 from trimtab.align.agreement import choose_forms
 from trimtab.align.ai_preferences import Responses, mix, preferences_from
 from trimtab.align.constitution import Constitution, Principle
-from trimtab.align.evaluation import Examiner
 from trimtab.align.judge import Judge
 from trimtab.align.scorer import NetworkScorer
 from trimtab.align.writer import Writer
@@ -112,7 +111,7 @@ def _preferences(run: Run, judges: Bench, material: Material, speaker: Adapter |
     prompts = sorted(material.prompts["train"], key=place)[: run.recipe.gate.test_prompts * 2]
     texts = []
     for seed in (7, 8):
-        examiner = Examiner(run.network, run.base, seed=run.recipe.seed + seed)
+        examiner = run.examiner_of(run.recipe.seed + seed)
         texts.append(examiner.texts(examiner.answers(prompts, speaker, max_tokens=run.recipe.policy.max_tokens)))
     # Words of the model between two versions are nobody's version.
     version = run.resolved.parent if speaker is None else ""

@@ -21,7 +21,9 @@ def trained(run: Run, name: str, rows: Sequence[Judgement], material: Material) 
     """``reward`` or ``judge``: the one that was trained before, or trained now."""
     folder = run.work / name
     if (folder / "reward.json").exists():
-        return RewardModel.load(run.network, run.base, folder)
+        model = RewardModel.load(run.network, run.base, folder)
+        model.trunks = run.trunks
+        return model
     # The judge reads at another layer, so that what fools the one is less likely to fool the other.
     model = RewardModel(run.network, run.base, reads="trunk" if name == "reward" else "top")
     config = RewardConfig(batch=run.recipe.reward.batch, seed=run.recipe.seed)
@@ -30,7 +32,10 @@ def trained(run: Run, name: str, rows: Sequence[Judgement], material: Material) 
     for step in reward_training.train(model, chosen, config, folder=run.work / f"{name}-run"):
         run.report.tell(name, **asdict(step))
         run.moved(name, step.step, step.steps)
-    model.normalise(run.base_answers(sorted(material.prompts["train"], key=place)[:64]))
+    # What is judged from here on both reward models read.
+    model.trunks = run.trunks
+    asked = sorted(material.prompts["train"], key=place)[:64]
+    model.normalise(run.examiner.answers(asked, None, max_tokens=run.recipe.policy.max_tokens))
     found = tested(run, name, model, material)
     if found:
         run.report.tell(f"{name} report", **found)

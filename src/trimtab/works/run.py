@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from trimtab.align.base import Base
-from trimtab.align.evaluation import Examiner, Prompt
+from trimtab.align.epochs import Trunks
+from trimtab.align.evaluation import Examiner
 from trimtab.align.jobs import Job
 from trimtab.align.network import Network
 from trimtab.align.recipe import Recipe
-from trimtab.align.rollouts import Completion
+from trimtab.align.rollouts import TorchSampler
 from trimtab.align.rows import from_line, line_of
 from trimtab.align.worker import Report
 from trimtab.domain.durable import replace_file
@@ -20,6 +21,7 @@ from trimtab.domain.judgement import Judgement
 from trimtab.llm.engine import physical_cores
 from trimtab.registry.registry import Registry
 
+from .base_answers import Remembering
 from .resolved import Resolved
 
 
@@ -49,10 +51,13 @@ class Run:
         report.tell("base", text="Unpacking the base model")
         self.base: Base = resolved.base(threads=physical_cores())
         self.network = Network(self.base, trunk_layers=recipe.policy.trunk_layers)
-        self.examiner = Examiner(self.network, self.base, seed=recipe.seed + 7)
+        said = Path(resolved.models_dir) / "prepared" / f"{self.base.folder.name}.said"
+        self.sampler = Remembering(TorchSampler(self.network, self.base.end_ids), self.network, said)
+        self.trunks = Trunks(self.network)
+        """Of texts that more than one part of the run reads."""
+        self.examiner = self.examiner_of(recipe.seed + 7)
         self.registry = Registry(Path(resolved.versions_dir))
         self.shares = shares(recipe)
-        self._drawn: dict[tuple[Prompt, ...], list[Completion]] = {}
 
     def moved(self, stage: str, step: int, steps: int) -> None:
         """How far the whole job is, in thousandths, and whether somebody wants it to rest.
@@ -66,12 +71,8 @@ class Run:
         self.report.moved(stage, round(1000 * done / sum(self.shares.values())), 1000)
         self.report.checkpointed()
 
-    def base_answers(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """What the base says, drawn once for the same prompts."""
-        asked = tuple(prompts)
-        if asked not in self._drawn:
-            self._drawn[asked] = self.examiner.answers(asked, None, max_tokens=self.recipe.policy.max_tokens)
-        return self._drawn[asked]
+    def examiner_of(self, seed: int) -> Examiner:
+        return Examiner(self.network, self.base, seed=seed, sampler=self.sampler)
 
     def kept_rows(self, name: str, make: Callable[[], Iterable[Judgement]]) -> list[Judgement]:
         """Rows that were made before, or are made now and kept."""

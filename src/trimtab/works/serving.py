@@ -64,7 +64,7 @@ async def _tried(run: Run, prompts: Sequence[Prompt], new: Adapter) -> Found:
         candidate = await served.voice("candidate", run.work / "policy" / "adapter", _gguf(run))
         few = prompts[: run.recipe.gate.parity_prompts]
         alike = [
-            await measure(run.network, run.base, few, adapter, spoken)
+            await measure(run.network, run.base, few, adapter, spoken, run.sampler)
             for adapter, spoken in ((None, base), (new, candidate))
         ]
         sets = await _sets(run, served, base, candidate, embedder) if embedder else {}

@@ -13,7 +13,8 @@ from tiny_decoder import adapter as peft_adapter
 from tiny_decoder import decoder, logp
 from trimtab.align.adapter import LoraConfig, read_adapter, save_adapter
 from trimtab.align.base import Base, load_base
-from trimtab.align.network import Network, shared_prefix
+from trimtab.align.forest import Forest, portions
+from trimtab.align.network import Network
 from trimtab.align.policy import token_logprobs
 from trimtab.domain.errors import InvalidInput, ModelFileError
 from trimtab.domain.judgement import Said
@@ -21,11 +22,11 @@ from trimtab.domain.judgement import Said
 TEXTS = [[5, 6, 7, 8, 9, 40, 41], [5, 6, 7, 100, 101, 102, 103, 104, 105], [5, 6, 7, 8]]
 
 
-def logprobs(network: Network, texts: list[list[int]], adapter=None, shared: int = 0) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
-    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(t) for t in texts], batch_first=True)
+def logprobs(network: Network, texts: list[list[int]], adapter=None) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+    forest = Forest([tuple(text) for text in texts])
     with torch.no_grad():
-        found = network.logits(network.upper(network.trunk(tokens, shared), adapter, shared)).double().log_softmax(-1)
-    return [rows[: len(text)].numpy() for rows, text in zip(found, texts, strict=True)]
+        found = network.logits(network.upper(network.trunk(forest), forest, adapter)).double().log_softmax(-1)
+    return [rows.numpy() for rows in forest.apart(found)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -36,10 +37,28 @@ def test_every_family_gives_transformers_probabilities(kind: str, tmp_path: Path
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-def test_what_all_rows_begin_with_is_read_once_and_changes_nothing(network: Network) -> None:
-    assert shared_prefix([tuple(t) for t in TEXTS]) == 3
-    for once, each in zip(logprobs(network, TEXTS, shared=3), logprobs(network, TEXTS), strict=True):
-        np.testing.assert_allclose(once, each, atol=1e-4)
+@pytest.mark.parametrize(
+    ("texts", "read"),
+    [
+        ([[5, 6, 7, 8, 9, 40], [5, 6, 7, 8, 100, 101], [5, 6, 7, 8]], 8),
+        ([[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 6, 7, 8, 30, 31], [1, 2, 3, 4, 50], [60, 61], [60, 61, 62]], 17),
+        ([[9, 8, 7, 6, 5], [9, 8, 7, 6, 5], [9, 8, 7, 6, 5, 4]], 6),
+    ],
+)
+def test_what_texts_begin_with_is_read_once_and_changes_nothing(
+    network: Network, texts: list[list[int]], read: int
+) -> None:
+    assert len(Forest([tuple(text) for text in texts])) == read
+    for text, once in zip(texts, logprobs(network, texts), strict=True):
+        np.testing.assert_allclose(once, logprobs(network, [text])[0], atol=1e-4)
+
+
+def test_texts_are_read_in_portions_that_hold_every_text_once() -> None:
+    texts = [(1, 2, 3, 4, *range(n % 7, n)) for n in range(8, 60)]
+    found = list(portions(texts, tokens=100))
+    assert sorted(i for part in found for i in part) == list(range(len(texts)))
+    assert len(found) > 3
+    assert max(len(Forest([texts[i] for i in part])) for part in found) < 130
 
 
 def test_bfloat16_stays_near_the_full_numbers(tiny: Base, network: Network) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from trimtab.align.adapter import LoraConfig
 from trimtab.align.base import Base
+from trimtab.align.forest import Forest
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy, logprobs_of
 from trimtab.align.rollouts import Draw, TorchSampler, pick
@@ -33,17 +34,17 @@ def test_probabilities_values_and_trunk_are_those_of_a_plain_reading(tiny: Base,
     policy = shaken(network)
     sampler = TorchSampler(network, tiny.end_ids, policy.value)
     completions = sampler(prompts(tiny), policy.adapter, Draw(max_tokens=12), seed=3)
-    read = logprobs_of(network, completions, policy.adapter, temperature=1.0, rows=1)
+    read = logprobs_of(network, completions, policy.adapter, temperature=1.0)
     for completion, row in zip(completions, read, strict=True):
         count = len(completion.ids)
         torch.testing.assert_close(completion.logprobs, row[:count], atol=1e-4, rtol=0)
-        tokens = torch.tensor([completion.prompt_ids + completion.ids])
+        forest = Forest([completion.prompt_ids + completion.ids])
         with torch.no_grad():
-            trunk = network.trunk(tokens)
-            values = policy.value(network.upper(trunk, policy.adapter))[0]
+            trunk = network.trunk(forest)
+            values = policy.value(network.upper(trunk, forest, policy.adapter))
         assert completion.trunk is not None
         assert completion.values is not None
-        torch.testing.assert_close(completion.trunk, trunk[0], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(completion.trunk, trunk, atol=1e-3, rtol=1e-4)
         before = len(completion.prompt_ids) - 1
         torch.testing.assert_close(completion.values, values[before : before + count], atol=1e-3, rtol=1e-3)
 

@@ -14,6 +14,7 @@ from trimtab.align import reward_model as rm
 from trimtab.align import reward_training, rlhf
 from trimtab.align.adapter import LoraConfig, read_adapter
 from trimtab.align.base import Base
+from trimtab.align.forest import Forest
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy
 from trimtab.align.reward_report import report as report_on
@@ -39,11 +40,9 @@ def test_the_default_model_says_here_what_it_says_in_transformers(default_base: 
         "Rain washes salt out of rocks."
     )
     assert default_base.text_of(ids[-8:]).endswith("rocks.")
-    network = default_network
+    network, forest = default_network, Forest([ids])
     with torch.no_grad():
-        ours = (
-            network.logits(network.upper(network.trunk(torch.tensor([ids])), None))[0].double().log_softmax(-1).numpy()
-        )
+        ours = network.logits(network.upper(network.trunk(forest), forest, None)).double().log_softmax(-1).numpy()
     np.testing.assert_allclose(ours, logp(default_base.folder, [list(ids)])[0], atol=1e-3)
 
 
