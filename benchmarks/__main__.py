@@ -17,6 +17,7 @@ TABLES = (
     "tool_choice",
     "bulkhead",
     "weights",
+    "alignment",
 )
 HERE = Path(__file__).parent
 

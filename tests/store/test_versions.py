@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
+from trimtab.registry.manifest import Manifest
+from trimtab.registry.registry import Registry
 from trimtab.store import versions
 from trimtab.store.database import Database
 from trimtab.store.migrate import migrate
@@ -105,43 +108,52 @@ def test_two_versions_of_one_name_are_told_apart(database: Database) -> None:
         database.read_sync(versions.get, "kinder-3")
 
 
-PROGRAM = """
-import sys
-from trimtab.store import versions
-from trimtab.store.database import Database
-database = Database(sys.argv[1])
-print("go", flush=True)
-while True:
-    try:
-        now = database.read_sync(versions.current)["version_id"]
-        database.write_sync(versions.promote, "ver_2" if now == "ver_1" else "ver_1", by="x")
-        database.write_sync(versions.roll_back, by="x")
-    except versions.Conflict:
-        pass
-"""
+def change_for_ever(url: str, folder: Path, begun: Connection) -> None:
+    """What promoting and rolling back does to what is on disk, again and again."""
+    database, registry = Database(url), Registry(folder)
+    begun.send(True)
+    while True:
+        now = database.read_sync(versions.current)
+        other = next(version.id for version in registry.listed() if version.id != now["version_id"])
+        with suppress(Conflict):
+            registry.verified(other)
+            database.write_sync(versions.promote, other, by="x")
+            registry.verified(database.read_sync(versions.current)["previous_id"])
+            database.write_sync(versions.roll_back, by="x")
 
 
 @pytest.mark.slow
-def test_killed_two_hundred_times_around_promotions_there_is_always_exactly_one_that_answers(
+def test_killed_two_hundred_times_around_promotions_there_is_always_exactly_one_that_answers_and_it_is_whole(
     database: Database, tmp_path: Path
 ) -> None:
-    candidate(database, "ver_1", versions.READY)
-    candidate(database, "ver_2", versions.READY)
+    registry = Registry(tmp_path / "versions")
+    for name in ("kinder", "shorter"):
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "adapter" / "adapter_model.safetensors").write_bytes(name.encode() * 50_000)
+        made = registry.add(tmp_path / name, Manifest(name, "smollm2", SHA, {}))
+        candidate(database, made.id, versions.READY)
+    database.write_sync(versions.promote, made.id, by="x")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["trimtab.store.versions", "trimtab.store.database", "trimtab.registry.registry"])
     dice = random.Random(5)
     changes = 0
     for _ in range(200):
-        with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path / 'test.db'}"], stdout=subprocess.PIPE
-        ) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            try:
-                child.wait(timeout=dice.uniform(0.0, 0.1))
-            except subprocess.TimeoutExpired:
-                child.kill()
+        begun, ours = processes.Pipe(duplex=False)
+        child = processes.Process(
+            target=change_for_ever, args=(f"sqlite:///{tmp_path / 'test.db'}", registry.folder, ours)
+        )
+        child.start()
+        ours.close()
+        assert begun.recv()
+        child.join(dice.uniform(0.0, 0.1))
+        assert child.exitcode is None, "it goes on until it is killed"
+        child.kill()
+        child.join()
         now = database.read_sync(versions.current)
         lines = database.read_sync(versions.history, 1_000_000)
         assert now["version_id"] == lines[0]["version_id"], "the pointer and its history disagree"
-        assert sum(v["serving"] for v in database.read_sync(versions.listed)) == 1
+        assert [v["id"] for v in database.read_sync(versions.listed) if v["serving"]] == [now["version_id"]]
+        assert registry.verified(now["version_id"]).id == now["version_id"]
         changes = len(lines)
+    print(f"\n200 kills around {changes} changes of the version that answers")
     assert changes > 200

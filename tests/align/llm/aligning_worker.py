@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from trimtab.align import rlhf
-from trimtab.align.adapter import Adapter, LoraConfig
+from trimtab.align.adapter import Adapter, LoraConfig, read_adapter
 from trimtab.align.base import Base, load_base
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy
@@ -48,17 +49,28 @@ def make(base: Base, network: Network) -> tuple[Policy, list[rlhf.Prompt], Weigh
     return Policy.fresh(network, LoraConfig(rank=4), seed=0), prompts, Weighted([Part("low", 1.0, low)])
 
 
-def run(base: Base, network: Network, folder: Path, steps: int = CONFIG.steps) -> Adapter:
+def run(
+    base: Base, network: Network, folder: Path, steps: int = CONFIG.steps, tell: Callable[[int], None] | None = None
+) -> Adapter:
     policy, prompts, reward = make(base, network)
     config = replace(CONFIG, steps=steps, patience=steps, plain_coefficient=0.1)
     for step in rlhf.train(policy, base, prompts, reward, config, validation=prompts[:2], folder=folder):
-        print(step.step, flush=True)
-    from trimtab.align.adapter import read_adapter
-
+        if tell:
+            tell(step.step)
     return read_adapter(folder / "adapter")[0]
 
 
-if __name__ == "__main__":
+def alone(model: Path, folder: Path, steps: int, tell: Callable[[int], None]) -> None:
+    """The run in a process of its own."""
     torch.set_num_threads(1)
-    model = load_base(Path(sys.argv[1]))
-    run(model, Network(model, trunk_layers=1, bf16=False), Path(sys.argv[2]), int(sys.argv[3]))
+    base = load_base(model)
+    run(base, Network(base, trunk_layers=1, bf16=False), folder, steps, tell)
+
+
+def told(model: Path, folder: Path, steps: int, steps_done: Connection) -> None:
+    """The same in a process that was forked."""
+    alone(model, folder, steps, steps_done.send)
+
+
+if __name__ == "__main__":
+    alone(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), lambda step: print(step, flush=True))
