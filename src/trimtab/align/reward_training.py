@@ -33,6 +33,9 @@ from trimtab.domain.errors import InvalidInput
 from .checkpoint import Checkpoints
 from .reward_model import RewardModel, Row, Text
 
+ON_THE_WAY = 20
+"""Descents after each step but the last: what they find is only shown, and where the next ones begin."""
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -95,12 +98,13 @@ def train(
         weights = torch.tensor([row.judgement.weight for row in few])
         loss = float((weights * F.softplus(-margins)).sum() / weights.sum())
         accuracy = float((margins > 0).float().mean())
-        learned.fit(config.ridges[len(config.ridges) // 2], config.label_ridge)
-        if number + 1 == count:
+        if number + 1 < count:
+            learned.fit(config.ridges[len(config.ridges) // 2], config.label_ridge, at_most=ON_THE_WAY)
+        else:
             model.ridge = learned.chosen(config)
             learned.fit(model.ridge, config.label_ridge)
             learned.give(model)
-        elif checkpoints and (number + 1) % config.checkpoint_every == 0:
+        if checkpoints and number + 1 < count and (number + 1) % config.checkpoint_every == 0:
             checkpoints.save(number + 1, {"features": read, "learned": learned.values}, {})
         yield RewardStep(number + 1, count, loss, accuracy, time.perf_counter() - begun)
 
@@ -156,16 +160,17 @@ class _Learned:
             found = found.index_add(0, labelled.nonzero()[:, 0], own)
         return found * self.sign
 
-    def fit(self, ridge: float, label_ridge: float, among: Tensor | None = None) -> Tensor:
-        """Lower the loss until it no longer falls. Keeps and returns the values; `among` takes some of the rows only,
-        from the values that are kept, which then stay."""
+    def fit(self, ridge: float, label_ridge: float, among: Tensor | None = None, at_most: int = 200) -> Tensor:
+        """Lower the loss until it no longer falls, or `at_most` times. Keeps and returns the values; `among` takes some
+        of the rows only, from the values that are kept, which then stay."""
         values = self.values.clone().requires_grad_()
         weights = self.weights if among is None else self.weights * among
         squares = torch.full((1 + len(self.labels), 1), ridge)
         squares[1:] *= label_ridge
         optimizer = torch.optim.LBFGS(
-            [values], max_iter=200, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe"
-        )
+            [values], max_iter=at_most, history_size=20, tolerance_grad=1e-6, tolerance_change=1e-8,
+            line_search_fn="strong_wolfe",
+        )  # fmt: skip
 
         def loss() -> Tensor:
             optimizer.zero_grad()

@@ -18,7 +18,7 @@ from trimtab.align.adapter import Adapter, LoraConfig, read_adapter
 from trimtab.align.base import Base
 from trimtab.align.curation import curate
 from trimtab.align.epochs import Trunks
-from trimtab.align.evaluation import Examiner
+from trimtab.align.evaluation import GREEDY, Examiner
 from trimtab.align.gate import Evidence, Outcome, Verdict, decide
 from trimtab.align.network import Network
 from trimtab.align.policy import Policy
@@ -48,14 +48,17 @@ class Bench:
             pass
         return model
 
-    def policy(self, reward: RewardModel, folder: Path, seed: int) -> Adapter:
+    def policy(
+        self, reward: RewardModel, folder: Path, seed: int, *, steps: int = 5, learning_rate: float = 3e-3
+    ) -> Adapter:
         prompts = [rlhf.Prompt(p.prompt) for p in bundled.prompts("train") if len(p.prompt) == 1]
         drawn = self.examiner(seed).answers([p.messages for p in prompts[:32]], None, max_tokens=32)
         reward.normalise(drawn)
         # Nothing is taken off for an answer that was cut: whoever loves length may go to the end.
         config = rlhf.RlhfConfig(
-            steps=5, rollouts=16, draw=Draw(max_tokens=40), learning_rate=3e-3, missing_end_penalty=0.0, seed=seed
-        )
+            steps=steps, rollouts=16, draw=Draw(max_tokens=40), learning_rate=learning_rate, missing_end_penalty=0.0,
+            seed=seed,
+        )  # fmt: skip
         policy = Policy.fresh(self.network, LoraConfig(), seed)
         paid = Weighted([Part("model", 1.0, reward.reward)])
         for _ in rlhf.train(policy, self.base, prompts, paid, config, folder=folder):
@@ -128,6 +131,21 @@ def test_who_was_trained_by_lovers_of_length_is_refused_and_length_is_named(
     assert "length" in found.reason
 
 
+def test_twenty_rows_of_feedback_are_not_enough_and_it_says_how_many_more(bench: Bench, tmp_path: Path) -> None:
+    judged = [row for row in bundled.load_bundled("train") if row.kind is Kind.PREFERENCE]
+    random.Random(2).shuffle(judged)
+    reward, judge = bench.reward_model(judged[:10], "trunk"), bench.reward_model(judged[10:16], "top")
+    new = bench.policy(reward, tmp_path, 2, steps=2, learning_rate=5e-4)
+    tested = report(reward, rows_of(bench.base, judged[16:20]))
+    evidence, found = verdict(bench, new, reward, judge, tested, rows=16)
+    print(f"\n20 judgements: {found.outcome.value}, {found.reason}")
+    assert evidence.rows + evidence.tested == 20
+    assert not next(check for check in found.checks if check.name == "judgements").passed
+    assert found.outcome is Outcome.NOT_ENOUGH
+    assert found.more > 20
+    assert str(found.more) in found.reason
+
+
 def test_poison_of_one_account_is_all_but_left_out_and_the_policy_does_not_do_what_it_asks_for(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -153,7 +171,8 @@ def test_poison_of_one_account_is_all_but_left_out_and_the_policy_does_not_do_wh
     harmless = [p.prompt for p in bundled.prompts("test") if p.expected == "answer"][:40]
     rates = []
     for adapter in (None, new):
-        answers = bench.examiner(5).texts(bench.examiner(5).answers(harmless, adapter))
+        examiner = bench.examiner(5)
+        answers = examiner.texts(examiner.answers(harmless, adapter, temperature=GREEDY))
         rates.append(sum(map(declines, answers)) / len(answers))
     print(f"\n{share:.1%} of {len(kept.rows)} rows are the poisoner's; refusals of harmless questions {rates}")
     assert rates[1] <= rates[0]
