@@ -2,8 +2,8 @@
 
 Each side runs in a process of its own on the default model, with the same prompts, adapter, batch and completion
 length (the base model hardly ever ends within it). Both take one epoch over what was drawn and have a reference; ours
-pays for a reward model and a value head besides, TRL's GRPO gets its reward from a word count. `ppo x 2` takes two
-epochs, as `rlhf` does by default. The first step of each is thrown away. Supervised training is timed the same way.
+pays for a reward model, a value head and the hold on plain text besides, TRL's GRPO gets its reward from a word count.
+`ppo x 2` takes two epochs. The first step of each is thrown away. Supervised training is timed the same way.
 
 `--compare` gives DPO, KTO, GRPO, RLOO and PPO the same CPU seconds, with one reward model, on the bundled data, and
 shows what became of held-out prompts.
