@@ -18,6 +18,7 @@ than an 8-bit file does. It pays where the processor multiplies bfloat16 itself:
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from trimtab.domain.errors import InvalidInput
 from .adapter import Adapter, LoraConfig, module_path
 from .base import Base, Weights
 from .forest import Forest
+from .frozen import Frozen
 
 Kept = list[tuple[Tensor, Tensor]]
 """Keys and values of layers, ``[kv_heads, N, head]`` each."""
@@ -77,21 +79,38 @@ class Shape:
         )
 
 
+class Trainable:
+    """A matrix ``[out, in]`` that gradients reach."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.shape, self.dtype = weight, weight.shape, weight.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
 class Linear:
-    """Matrices that read the same input, as one: weight ``[sum(out), in]``."""
+    """Matrices that read the same input, as one: ``[sum(out), in]``."""
 
     def __init__(self, paths: Sequence[str], parts: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         self.paths = tuple(paths)
         self.sizes = [len(part) for part in parts]
-        self.weight = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+        self.product: Frozen | Trainable = Frozen(torch.cat(list(parts)) if len(parts) > 1 else parts[0])
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
 
+    @property
+    def weight(self) -> Tensor:
+        return self.product.weight
+
+    def trainable(self) -> Linear:
+        """A copy, in fp32, whose weight is trained."""
+        copied = copy.copy(self)
+        copied.product = Trainable(self.weight.detach().float().clone().requires_grad_())
+        return copied
+
     def __call__(self, x: Tensor, adapter: Adapter | None) -> Tensor:
-        if self.weight.dtype == x.dtype:
-            y = F.linear(x, self.weight, self.bias)
-        else:
-            y = F.linear(x.to(self.weight.dtype), self.weight).float()
-            y = y if self.bias is None else y + self.bias
+        y = self.product(x.to(self.product.dtype)).to(x.dtype)
+        y = y if self.bias is None else y + self.bias
         changed = [path for path in self.paths if path in adapter.a] if adapter else []
         if adapter is None or not changed:
             return y
@@ -152,7 +171,8 @@ class Network:
         self.bf16 = bf16_is_faster() if bf16 is None else bf16
         weights = Weights(base.folder)  # one matrix at a time: all of them in fp32 first would be the peak of memory
         self.embedding = weights["model.embed_tokens.weight"]
-        self.head = weights.get("lm_head.weight", self.embedding)
+        own_head = weights.get("lm_head.weight")
+        self.head = Frozen(self.embedding, shared=True) if own_head is None else Frozen(own_head)
         self.norm = weights["model.norm.weight"]
         dtype = torch.bfloat16 if self.bf16 else torch.float32
         self.layers = [Layer.of(weights, i, dtype) for i in range(self.shape.layers)]
@@ -169,7 +189,7 @@ class Network:
             for linear in (layer.qkv, layer.o, layer.gate_up, layer.down):
                 for path, size in zip(linear.paths, linear.sizes, strict=True):
                     if path.rsplit(".", 1)[-1] in config.modules:
-                        shapes[path] = (size, linear.weight.shape[1])
+                        shapes[path] = (size, linear.product.shape[1])
         return shapes
 
     def fresh_adapter(self, config: LoraConfig, seed: int) -> Adapter:
@@ -231,7 +251,7 @@ class Network:
         return rms_norm(x, self.norm, self.shape.eps)
 
     def logits(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.head)
+        return self.head(x)
 
     def _run(
         self, layers: Sequence[Layer], x: Tensor, forest: Forest, adapter: Adapter | None, kept: Kept | None

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .adapter import Adapter, LoraConfig
 from .forest import Forest, portions
+from .frozen import Frozen
 from .network import Network
 from .ppo import kl_estimate
 from .rollouts import Completion
@@ -87,20 +87,20 @@ class _TokenLogprobs(torch.autograd.Function):
     """log softmax at one token and the entropy, keeping one ``[N, vocabulary]`` tensor for the way back, not four."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        logprobs = F.linear(x, head)
+    def forward(ctx: Any, x: Tensor, head: Frozen, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logprobs = head(x)
         if temperature != 1.0:
             logprobs /= temperature
         logprobs -= logprobs.logsumexp(-1, keepdim=True)
         entropies = torch.cat([-(part.exp() * part).sum(-1) for part in torch.split(logprobs, 32)])
-        ctx.save_for_backward(logprobs, head, tokens, entropies)
-        ctx.temperature = temperature
+        ctx.save_for_backward(logprobs, tokens, entropies)
+        ctx.head, ctx.temperature = head, temperature
         ctx.set_materialize_grads(False)
         return logprobs.gather(-1, tokens[:, None]).squeeze(-1), entropies
 
     @staticmethod
     def backward(ctx: Any, chosen: Tensor | None, entropy: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        logprobs, head, tokens, entropies = ctx.saved_tensors
+        logprobs, tokens, entropies = ctx.saved_tensors
         # d log p(token) = onehot - p; d entropy = -p (log p + entropy)
         grad = logprobs.exp()
         factor = torch.zeros(len(tokens), 1) if chosen is None else -chosen[:, None]
@@ -110,10 +110,10 @@ class _TokenLogprobs(torch.autograd.Function):
             grad *= factor
         if chosen is not None:
             grad.scatter_add_(-1, tokens[:, None], chosen[:, None])
-        return grad @ head / ctx.temperature, None, None, None
+        return grad @ ctx.head.weight / ctx.temperature, None, None, None
 
 
-def token_logprobs(x: Tensor, head: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_logprobs(x: Tensor, head: Frozen, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """log p(token) and the entropy ``[N]`` in nats, given normed outputs ``[N, width]``, with gradients to `x`."""
     logprobs, entropies = _TokenLogprobs.apply(x, head, tokens, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropies

@@ -13,7 +13,6 @@ and its checkpoints are pickles, which we do not load.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from .adapter import Adapter
 from .base import Base, Weights
 from .checkpoint import Checkpoints
 from .epochs import Passes, descend
-from .network import Layer, Linear, Network, by_length
+from .network import Layer, Network, by_length
 
 _LINEARS = ("qkv", "o", "gate_up", "down")
 _NORMS = ("before_attention", "before_mlp", "q_norm", "k_norm")
@@ -104,11 +103,6 @@ class Student:
 
 
 def _trainable(layer: Layer) -> Layer:
-    def linear(one: Linear) -> Linear:
-        copied = copy.copy(one)
-        copied.weight = one.weight.detach().float().clone().requires_grad_()
-        return copied
-
     def norm(one: Tensor | None) -> Tensor | None:
         return None if one is None else one.detach().clone().requires_grad_()
 
@@ -116,9 +110,15 @@ def _trainable(layer: Layer) -> Layer:
     assert before_attention is not None
     assert before_mlp is not None
     return Layer(
-        before_attention, before_mlp, linear(layer.qkv), linear(layer.o), linear(layer.gate_up), linear(layer.down),
-        norm(layer.q_norm), norm(layer.k_norm),
-    )  # fmt: skip
+        before_attention,
+        before_mlp,
+        layer.qkv.trainable(),
+        layer.o.trainable(),
+        layer.gate_up.trainable(),
+        layer.down.trainable(),
+        norm(layer.q_norm),
+        norm(layer.k_norm),
+    )
 
 
 class Lessons:

@@ -14,6 +14,7 @@ from tiny_decoder import decoder, logp
 from trimtab.align.adapter import LoraConfig, read_adapter, save_adapter
 from trimtab.align.base import Base, load_base
 from trimtab.align.forest import Forest, portions
+from trimtab.align.frozen import Frozen
 from trimtab.align.network import Network
 from trimtab.align.policy import token_logprobs
 from trimtab.domain.errors import InvalidInput, ModelFileError
@@ -149,9 +150,26 @@ def test_gradients_of_the_tokens_probabilities_are_exact(temperature: float) -> 
         normal = torch.log_softmax(x @ head.T / temperature, -1)
         return (normal.gather(-1, tokens[:, None])[:, 0] * weights + 0.3 * -(normal.exp() * normal).sum(-1)).sum()
 
-    chosen, entropies = token_logprobs(x, head, tokens, temperature)
+    chosen, entropies = token_logprobs(x, Frozen(head), tokens, temperature)
     value = (chosen * weights + 0.3 * entropies).sum()
     torch.testing.assert_close(value, plain())
     (ours,) = torch.autograd.grad(value, x)
     (theirs,) = torch.autograd.grad(plain(), x)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("rows", [(1,), (40,), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_matrix_is_multiplied_with_gradients_and_stays_what_it_was(
+    rows: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(96, 64).to(dtype)
+    frozen = Frozen(matrix)
+    x = torch.randn(*rows, 64).to(dtype).requires_grad_()
+    (ours,) = torch.autograd.grad(frozen(x).square().sum(), x)
+    (theirs,) = torch.autograd.grad((x @ matrix.T).square().sum(), x)
+    torch.testing.assert_close(frozen(x), x @ matrix.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    assert torch.equal(frozen.weight, matrix)
+    assert (frozen.shape, frozen.dtype) == (matrix.shape, dtype)

@@ -12,6 +12,7 @@ from tiny_decoder import adapter, decoder, logp
 from trimtab.align import depth
 from trimtab.align.adapter import read_adapter
 from trimtab.align.base import load_base
+from trimtab.align.frozen import Frozen
 from trimtab.align.network import Network
 from trimtab.align.student import Student, StudentConfig, distance, merged, save, train
 from trimtab.domain.errors import InvalidInput
@@ -33,7 +34,7 @@ def teacher(folder: Path) -> Network:
 def test_a_layer_that_changes_nothing_is_the_first_to_go(teacher: Network) -> None:
     idle = teacher.layers[3]
     for linear in (idle.o, idle.down):
-        linear.weight = torch.zeros_like(linear.weight)
+        linear.product = Frozen(torch.zeros_like(linear.weight))
     scores = depth.influence(teacher, TEXTS)
     assert scores[3] == pytest.approx(0, abs=1e-5)
     assert min(score for layer, score in enumerate(scores) if layer != 3) > 0.001
