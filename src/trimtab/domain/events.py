@@ -337,6 +337,8 @@ def _dataclass_builder(cls: type) -> Callable[[Any], Any]:
     built = [(name, builder) for name, hint in _hints(cls).items() if (builder := _builder(hint)) is not None]
 
     def build(value: Mapping[str, Any]) -> Any:
+        if not built and plain.issuperset(value):
+            return cls(**value)
         given = {name: item for name, item in value.items() if name in plain}
         for name, builder in built:
             if name in value:
