@@ -8,7 +8,6 @@ inside the transaction of the connection. What this leaves out: rows come back a
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,15 +40,18 @@ def run(connection: Connection, statement: Statement, values: Values) -> None:
 def run_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> None:
     """The same for each of `many`, which all have the same names."""
     ready = _ready(statement, connection.dialect, tuple(many[0]))
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
-        connection.connection.cursor().executemany(ready.sql, [ready.arguments(values) for values in many])
+    arguments = [ready.arguments(values) for values in many]
+    try:
+        connection.connection.cursor().executemany(ready.sql, arguments)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, ready.sql, error) from error
 
 
 def first_of_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> list[Row]:
     """Run a statement that returns one row for each of `many`: the rows, in their order."""
     ready = _ready(statement, connection.dialect, tuple(many[0]))
     arguments = [ready.arguments(values) for values in many]
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
+    try:
         cursor: Any = connection.connection.cursor()
         if connection.dialect.name == "sqlite":
             return [cursor.execute(ready.sql, each).fetchone() for each in arguments]
@@ -58,13 +60,17 @@ def first_of_each(connection: Connection, statement: Statement, many: Sequence[V
         while cursor.nextset():
             found.append(cursor.fetchone())
         return found
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, ready.sql, error) from error
 
 
 def execute(connection: Connection, sql: str, arguments: Any = ()) -> Any:
     """Run the driver's own SQL; returns the cursor."""
-    with _raising_as_sqlalchemy(connection.dialect, sql):
+    try:
         cursor: Any = connection.connection.cursor()
         return cursor.execute(sql, arguments)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, sql, error) from error
 
 
 def _execute(connection: Connection, statement: Statement, values: Values) -> Any:
@@ -72,19 +78,10 @@ def _execute(connection: Connection, statement: Statement, values: Values) -> An
     return execute(connection, ready.sql, ready.arguments(values))
 
 
-class _raising_as_sqlalchemy(contextlib.AbstractContextManager[None]):
-    """The driver's errors as the classes that SQLAlchemy gives them, which is what callers know."""
-
-    def __init__(self, dialect: Dialect, sql: str) -> None:
-        self._dialect = dialect
-        self._sql = sql
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        driver = self._dialect.loaded_dbapi.Error
-        if isinstance(error, driver):
-            raise exc.DBAPIError.instance(
-                self._sql, None, error, driver, hide_parameters=True, dialect=self._dialect
-            ) from error
+def _as_sqlalchemy(connection: Connection, sql: str, error: Exception) -> BaseException:
+    """The driver's error as the class that SQLAlchemy gives it, which is what callers know."""
+    driver = connection.dialect.loaded_dbapi.Error
+    return exc.DBAPIError.instance(sql, None, error, driver, hide_parameters=True, dialect=connection.dialect)
 
 
 class _Ready:
@@ -103,9 +100,11 @@ class _Ready:
         self._converters = [(name, convert) for name, convert in converters if convert is not None]
 
     def arguments(self, values: Values) -> Any:
-        given = {**self._constants, **values}
-        for name, convert in self._converters:
-            given[name] = convert(given[name])
+        given = values
+        if self._constants or self._converters:
+            given = {**self._constants, **values}
+            for name, convert in self._converters:
+                given[name] = convert(given[name])
         return given if self._order is None else [given[name] for name in self._order]
 
 

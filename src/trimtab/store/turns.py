@@ -143,12 +143,17 @@ def append(
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
     numbers = [seq for (seq,) in prepared.first_of_each(connection, _LOG, rows)]
     for event, wire in zip(batch, wires, strict=True):
-        _apply(connection, turn, event, wire, now)
+        _apply(connection, turn, event, wire, wires, now)
     return list(zip(numbers, wires, strict=True))
 
 
 def _apply(
-    connection: Connection, turn: Mapping[str, Any], event: ev.Event, wire: Mapping[str, Any], now: float
+    connection: Connection,
+    turn: Mapping[str, Any],
+    event: ev.Event,
+    wire: Mapping[str, Any],
+    batch: Sequence[Mapping[str, Any]],
+    now: float,
 ) -> None:
     match event:
         case ev.ApprovalNeeded():
@@ -170,7 +175,7 @@ def _apply(
                 )
             )
         case ev.ToolFinished():
-            audit.of_turn(connection, turn, wire)
+            audit.of_turn(connection, turn, wire, batch)
         case ev.TurnFinished():
             made_by = {key: wire[key] for key in ("citations", "usage", "timing", "lineage")}
             _settle(connection, turn, event.status, wire["text"], now, **made_by)
