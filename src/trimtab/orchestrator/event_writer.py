@@ -55,8 +55,11 @@ class EventWriter:
         if self._failure is not None:
             raise self._failure
         self.add(event)
+        text = isinstance(event, ev.TextDelta)
+        if text and self._timer is not None:
+            return  # whatever that is set for comes before this need be written
         when = self._loop.time() + BURST_SECONDS
-        if isinstance(event, ev.TextDelta):
+        if text:
             when = max(when, self._last_began + GATHER_SECONDS)
         if self._timer is None or when < self._timer.when():
             self._stop_timer()
@@ -96,8 +99,7 @@ class EventWriter:
             self._pending = batch + self._pending
             return
         topics = (self.row["id"], self.row["thread_id"], self.row["owner_id"])
-        for seq, wire in writing.result():
-            self._hub.publish(topics, (seq, self.row["id"], wire))
+        self._hub.publish(topics, *((seq, self.row["id"], wire) for seq, wire in writing.result()))
         self._begin()
 
     def _stop_timer(self) -> None:

@@ -206,10 +206,8 @@ class Orchestrator:
         messages = request.messages(turn, state, best, self.profile, self.count)
         samples = self._samples(turn, messages, kwargs) if not (quoting or unanswered) else None
         stream = direct.stream(model, messages, kwargs, listened=state.listened)
-        async with contextlib.AsyncExitStack() as leaving:  # leaving early stops the engine
-            leaving.push_async_callback(stream.aclose)
-            if samples is not None:
-                leaving.push_async_callback(samples.aclose)
+        drawing = contextlib.aclosing(samples) if samples is not None else contextlib.nullcontext()
+        async with drawing, contextlib.aclosing(stream):  # leaving early stops the engine
             async for chunk in stream:
                 words = said.take(direct.message_of(chunk))
                 if not words:
