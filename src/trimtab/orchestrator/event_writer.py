@@ -79,7 +79,9 @@ class EventWriter:
         self._failure = None
         self._begin()
         while self._writing is not None:
-            await asyncio.wait({self._writing})  # which leaves it alone when we are cancelled
+            told: asyncio.Future[None] = self._loop.create_future()  # not the batch: that goes on when we are cancelled
+            self._writing.add_done_callback(functools.partial(_tell, told))
+            await told
         if self._failure is not None:
             raise self._failure
 
@@ -117,3 +119,8 @@ class EventWriter:
                 self.so_far = (*self.so_far, event)
             case ev.TurnFinished() | ev.TurnFailed():
                 self.finished = True
+
+
+def _tell(waiting: asyncio.Future[None], _done: object) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

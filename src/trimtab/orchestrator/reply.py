@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
 
 from trimtab.domain import events as ev
 from trimtab.domain import ids
@@ -22,57 +23,54 @@ TOLD = 24
 
 
 class Reply:
-    """Give it each piece with `take`; then read `message`.
+    """Give it each piece with `take`; then read what it came to.
 
-    Most pieces are a few words and nothing else. Those are only told on: joining them as LangChain does costs more than
-    all the rest of a reply, and nobody reads the text again, except where several answers are compared (`whole`).
+    Pieces are not joined as LangChain joins messages, which costs more than all the rest of a reply: only those that
+    hold parts of calls are, and only where a call came in several.
     """
 
     def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
+        self.usage = ev.Usage()
         self.asks = False
         """It asks the person for a value instead of answering."""
         self._words: list[str] = []
-        self._more: list[AIMessageChunk] = []
+        self._calling: list[AIMessageChunk] = []
 
     def take(self, piece: AIMessageChunk) -> str:
         """Take the next piece; returns its words."""
         words = piece.content if isinstance(piece.content, str) else str(piece.text)
         self._words.append(words)
-        if not _only_words(piece):
-            self._more.append(piece)
+        if piece.response_metadata:
+            self.metadata |= {name: value for name, value in piece.response_metadata.items() if value is not None}
             self.asks = self.asks or bool(piece.response_metadata.get(ASKS))
+        if piece.usage_metadata:
+            self.usage += usage(piece)
+        if piece.tool_call_chunks or piece.tool_calls or piece.invalid_tool_calls:
+            self._calling.append(piece)
         return words
 
-    @functools.cached_property
-    def message(self) -> AIMessageChunk:
-        """All of it but the words, once it has ended."""
-        if not self._more:
-            return AIMessageChunk(content="")
-        return self._more[0] + self._more[1:] if len(self._more) > 1 else self._more[0]
-
-    def whole(self) -> AIMessageChunk:
-        """`message` with the words."""
-        return self.message.model_copy(update={"content": "".join(self._words)})
-
     @property
-    def calls_tools(self) -> bool:
-        return bool(self.message.tool_calls or self.message.invalid_tool_calls)
+    def reason(self) -> str:
+        """Why the model stopped."""
+        return reason(self.metadata)
+
+    def calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+        """The calls it asks for, and those that cannot be read. Ask once it has ended."""
+        if not self._calling:
+            return [], []
+        first, *more = self._calling
+        joined = first + more if more else first
+        return joined.tool_calls, joined.invalid_tool_calls
+
+    def message(self) -> AIMessage:
+        """Its words as a message."""
+        return AIMessage("".join(self._words), response_metadata=self.metadata)
 
 
-def _only_words(piece: AIMessageChunk) -> bool:
-    return not (
-        piece.tool_call_chunks
-        or piece.response_metadata
-        or piece.usage_metadata
-        or piece.chunk_position
-        or piece.tool_calls
-        or piece.invalid_tool_calls
-    )
-
-
-def reason(message: AIMessage) -> str:
-    """Why the model stopped."""
-    return str(message.response_metadata.get("finish_reason") or "stop")
+def reason(metadata: Mapping[str, Any]) -> str:
+    """Why the model stopped, from a message's `response_metadata`."""
+    return str(metadata.get("finish_reason") or "stop")
 
 
 def usage(message: AIMessage) -> ev.Usage:
@@ -84,9 +82,16 @@ def usage(message: AIMessage) -> ev.Usage:
     return ev.Usage(told["input_tokens"], told["output_tokens"], cached or 0)
 
 
-def requests(message: AIMessageChunk, toolset: Toolset, step: int) -> Iterator[ev.Event]:
-    """The calls it asks for; those that cannot be read come with their result at once."""
-    for call in message.tool_calls:
+def requests(
+    calls: Sequence[ToolCall],
+    invalid: Sequence[InvalidToolCall],
+    reasons: Mapping[str | None, str],
+    toolset: Toolset,
+    step: int,
+) -> Iterator[ev.Event]:
+    """The calls as events; those that cannot be read come with their result at once. `reasons`: what is wrong with
+    them by id, where the model's adapter knows."""
+    for call in calls:
         tool = toolset.tools.get(call["name"])
         info = info_of(tool) if tool else None
         yield ev.ToolRequested(
@@ -97,22 +102,26 @@ def requests(message: AIMessageChunk, toolset: Toolset, step: int) -> Iterator[e
             effect=str(info.effect if info else Effect.READ),
             step=step,
         )
-    for broken in message.invalid_tool_calls:
+    for broken in invalid:
         request = ev.ToolRequested(ids.new("call"), str(broken.get("name") or "?"), "", {}, Effect.READ, step)
         yield request
         # LangChain drops a broken call's own `error` when it joins chunks; the metadata survives.
-        reasons = message.response_metadata.get("trimtab_invalid") or {}
         why = reasons.get(broken.get("id")) or broken.get("error") or "its arguments are not a JSON object"
         yield finished(request, ev.CallStatus.INVALID, f"The call could not be used: {why}")
 
 
 def considered(
-    message: AIMessage, toolset: Toolset, strategy: str, picked: Picked | None, *, again: bool
+    called: Sequence[str],
+    routing: Mapping[str, Any] | None,
+    toolset: Toolset,
+    strategy: str,
+    picked: Picked | None,
+    *,
+    again: bool,
 ) -> ev.ToolsConsidered | None:
-    """Which tools were looked at and which chosen; nothing when there were none. `again`: results of calls have been
-    read before this reply, and only what is new is told."""
-    routing = message.response_metadata.get("trimtab_routing")
-    chosen = tuple(routing["chosen"]) if routing else tuple(c["name"] for c in message.tool_calls)
+    """Which tools were looked at and which chosen; nothing when there were none. `routing` is what a guided model says
+    of that. `again`: results of calls have been read before this reply, and only what is new is told."""
+    chosen = tuple(routing["chosen"] if routing else called)
     if (again and not chosen) or not (routing or toolset.tools):
         return None
     if routing:

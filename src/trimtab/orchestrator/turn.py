@@ -207,7 +207,7 @@ class Orchestrator:
         samples = self._samples(turn, messages, kwargs) if not (quoting or unanswered) else None
         stream = direct.stream(model, messages, kwargs, listened=state.listened)
         drawing = contextlib.aclosing(samples) if samples is not None else contextlib.nullcontext()
-        async with drawing, contextlib.aclosing(stream):  # leaving early stops the engine
+        async with contextlib.aclosing(stream), drawing:  # leaving early stops the engine
             async for chunk in stream:
                 words = said.take(direct.message_of(chunk))
                 if not words:
@@ -224,17 +224,24 @@ class Orchestrator:
                     yield ev.TextDelta(words)
                 elif not samples.begun:
                     yield samples.begin()
-            state.finish_reason = reply.reason(said.message)
+            calls, invalid = said.calls()
+            state.finish_reason = said.reason
             if samples is not None and samples.begun:
-                async for event in self._chosen(said, samples, messages, state):
-                    yield event
+                if calls or invalid:
+                    yield ev.TextDelta(said.message().text)  # what was said before a call stays as it is
+                else:
+                    async for event in self._chosen(said, samples, messages, state):
+                        yield event
         state.spent["model"] += time.monotonic() - began
-        state.usage += reply.usage(said.message)
-        if looked := reply.considered(said.message, toolset, self.profile.tools, state.picked, again=bool(state.calls)):
+        state.usage += said.usage
+        called, routing = [call["name"] for call in calls], said.metadata.get("trimtab_routing")
+        strategy, again = self.profile.tools, bool(state.calls)
+        if looked := reply.considered(called, routing, toolset, strategy, state.picked, again=again):
             yield looked
-        for event in reply.requests(said.message, state.toolset, step=len({c.request.step for c in state.calls})):
+        step, reasons = len({c.request.step for c in state.calls}), said.metadata.get("trimtab_invalid") or {}
+        for event in reply.requests(calls, invalid, reasons, state.toolset, step):
             yield event
-        if quoting and not said.calls_tools and not said.asks:
+        if quoting and not (calls or invalid or said.asks):
             yield self._phrased(best, draft, turn.question)
 
     def _samples(self, turn: Turn, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Samples | None:
@@ -252,14 +259,11 @@ class Orchestrator:
     async def _chosen(
         first: reply.Reply, samples: Samples, messages: Sequence[BaseMessage], state: State
     ) -> AsyncIterator[ev.Event]:
-        """The best of several answers; what was said before a call of a tool as it is."""
-        if first.calls_tools:
-            yield ev.TextDelta(first.whole().text)
-            return
-        found, compared = await samples.best(first.whole(), messages)
+        """The best of several answers."""
+        found, compared = await samples.best(first.message(), messages)
         for other in samples.others():
             state.usage += reply.usage(other)
-        state.finish_reason = reply.reason(found)
+        state.finish_reason = reply.reason(found.response_metadata)
         yield compared
         yield ev.TextDelta(found.text)
 

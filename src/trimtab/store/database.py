@@ -219,11 +219,25 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, connection: Connection) -> Iterator[None]:
-        with connection.begin():
-            if self.shared:
+        if self.shared:
+            with connection.begin():
                 # First of all: what the transaction reads, it reads after the writer before it has committed.
                 connection.execute(_ONE_WRITER)
+                yield
+            return
+        # Begun and committed past SQLAlchemy, whose own bookkeeping costs as much as a few statements. It joins in when
+        # a job uses it (see `on_begin`), and is told then.
+        prepared.execute(connection, "BEGIN IMMEDIATE")
+        try:
             yield
+            prepared.execute(connection, "COMMIT")
+        except BaseException:
+            if connection.connection.in_transaction:  # SQLite has not rolled it back itself
+                prepared.execute(connection, "ROLLBACK")
+            raise
+        finally:
+            if connection.in_transaction():
+                connection.rollback()  # nothing is left to roll back: this only ends SQLAlchemy's part
 
     def _one(self, connection: Connection, job: _Job) -> _Outcome:
         savepoint = connection.begin_nested()
@@ -265,6 +279,8 @@ class Database:
             cursor.close()
 
         def on_begin(connection: Connection) -> None:
+            if write and connection.connection.in_transaction:
+                return  # the writer has begun it, see `_transaction`
             # A transaction that will write takes the lock at once: a deferred one can fail with "database is locked"
             # in the middle, whatever the timeout.
             prepared.execute(connection, "BEGIN IMMEDIATE" if write else "BEGIN")

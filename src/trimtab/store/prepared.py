@@ -12,7 +12,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Select, Update, exc
+from sqlalchemy import Column, Connection, Dialect, Insert, Select, Table, Update, exc
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Statement = Select[Any] | Insert | Update
@@ -47,21 +47,31 @@ def run_each(connection: Connection, statement: Statement, many: Sequence[Values
         raise _as_sqlalchemy(connection, ready.sql, error) from error
 
 
-def first_of_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> list[Row]:
-    """Run a statement that returns one row for each of `many`: the rows, in their order."""
-    ready = _ready(statement, connection.dialect, tuple(many[0]))
+def numbers_of_each(connection: Connection, table: Table, many: Sequence[Values]) -> list[int]:
+    """Insert `many` rows into a table whose key counts up by itself; returns their numbers, in their order."""
+    number = table.autoincrement_column
+    assert number is not None
+    if connection.dialect.name == "sqlite":
+        run_each(connection, _insert(table), many)
+        # One writer, one transaction: AUTOINCREMENT has numbered them without a gap.
+        last = int(execute(connection, "SELECT last_insert_rowid()").fetchone()[0])
+        return list(range(last - len(many) + 1, last + 1))
+    ready = _ready(_insert(table, number), connection.dialect, tuple(many[0]))
     arguments = [ready.arguments(values) for values in many]
     try:
         cursor: Any = connection.connection.cursor()
-        if connection.dialect.name == "sqlite":
-            return [cursor.execute(ready.sql, each).fetchone() for each in arguments]
         cursor.executemany(ready.sql, arguments, returning=True)  # psycopg sends them all at once
-        found: list[Row] = [cursor.fetchone()]
+        found = [int(cursor.fetchone()[0])]
         while cursor.nextset():
-            found.append(cursor.fetchone())
+            found.append(int(cursor.fetchone()[0]))
         return found
     except connection.dialect.loaded_dbapi.Error as error:
         raise _as_sqlalchemy(connection, ready.sql, error) from error
+
+
+@functools.cache
+def _insert(table: Table, returning: Column[Any] | None = None) -> Insert:
+    return table.insert() if returning is None else table.insert().returning(returning)
 
 
 def execute(connection: Connection, sql: str, arguments: Any = ()) -> Any:

@@ -33,7 +33,6 @@ _ACTIVE = select(turns.c.id).where(
 _SHOWN = [c for c in turns.c if c.name != "stop_at"]
 _ONE = select(*_SHOWN).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
 _OPEN = turns.insert()
-_LOG = events.insert().returning(events.c.seq)
 _READ = (
     select(events.c.seq, events.c.data)
     .where(events.c.turn_id == bindparam("turn"), events.c.seq > bindparam("after"))
@@ -141,7 +140,7 @@ def append(
     wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
     common = {"turn_id": turn["id"], "at": now}
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
-    numbers = [seq for (seq,) in prepared.first_of_each(connection, _LOG, rows)]
+    numbers = prepared.numbers_of_each(connection, events, rows)
     for event, wire in zip(batch, wires, strict=True):
         _apply(connection, turn, event, wire, wires, now)
     return list(zip(numbers, wires, strict=True))
