@@ -338,7 +338,7 @@ def _dataclass_builder(cls: type) -> Callable[[Any], Any]:
 
     def build(value: Mapping[str, Any]) -> Any:
         if not built and value.keys() == plain:  # many small ones: as `copy` makes them, three times as fast
-            made = object.__new__(cls)
+            made: Any = object.__new__(cls)
             made.__dict__.update(value)
             return made
         given = {name: item for name, item in value.items() if name in plain}
