@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
+WORKERS ?= 0
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -13,8 +14,8 @@ help: ## list these verbs
 up: $(VENV)/.run ## install, fetch the default models, start the server and the web UI
 	@$(BIN)/trimtab up
 
-test: $(VENV)/.dev chromium ## set up and run the tests
-	$(BIN)/pytest -m "not slow"
+test: $(VENV)/.dev chromium ## set up and run the tests (WORKERS=2 in two processes)
+	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 slow: $(VENV)/.dev chromium ## the long end-to-end and endurance cases
 	$(BIN)/pytest -m slow --timeout 1200

@@ -7,8 +7,10 @@ folder of its own that holds a few invented pages. Every time is the turn's own,
 - passages: four passages, about 600 tokens, before the question, pasted by the person; an answer of one paragraph.
   Cold: passages never seen. Warm: another question about the same passages. 24 tokens is the length of an answer that
   such a question needs; the model is not made to stop there;
-- tool: a question that a built-in connector answers on this machine; the tool's own time is taken off;
-- thread: ten turns of plain talk; tool calls whose arguments the model decodes under their schema.
+- tool: a question that a built-in connector answers on this machine; the tool's own time is taken off. The calculator's
+  value is taken by rule and the model not asked; the menu (a connector of this benchmark's) takes a list of objects,
+  which the model must decode under its schema, and where what it decodes was not said, the turn ends with a question;
+- thread: ten turns of plain talk.
 
 Cached: tokens of prompts that were in the engine's cache, by the usage that the engine reports.
 """
@@ -56,6 +58,47 @@ TOOLS = (
     "How much is 1250 divided by 8?",
     "What is the square root of 1764?",
     "What is 12.5 plus 19.75?",
+)
+
+MENU = '''
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict
+
+from trimtab.connect import Connector, Effect, Result
+
+connector = Connector(name="menu", version="1.0.0", description="What dishes cost.")
+
+
+class Dish(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    dish: str
+    count: int
+
+
+@connector.tool(
+    effect=Effect.READ,
+    untrusted=False,
+    examples=(
+        "What do two pizzas cost?",
+        "How much are three bowls of soup?",
+        "What is the price of one salad and two coffees?",
+        "What would four burgers cost?",
+        "Tell me the price of a lasagne",
+        "How much is one cake?",
+    ),
+)
+async def price(dishes: Annotated[list[Dish], "What is ordered"]) -> Result:
+    """Say what dishes cost."""
+    total = sum(4 * dish.count for dish in dishes)
+    return Result(text=f"{total} euros", data={"total": total}, answer=f"That costs {total} euros.")
+'''
+ORDERS = (
+    "What do 2 pizzas cost?",
+    "How much are 3 burgers and 1 salad?",
+    "What is the price of 4 coffees?",
+    "What would 2 soups and 2 cakes cost?",
+    "How much is 1 lasagne?",
 )
 
 
@@ -148,7 +191,10 @@ async def tools(app: Trimtab, count: int) -> Iterable[Row]:
     await ask(app, "What is 2 plus 3?", Ask(documents="off"))
     seen = [await ask(app, TOOLS[n % len(TOOLS)], Ask(documents="off")) for n in range(count)]
     assert all(s.tools for s in seen), [s.finished.text for s in seen if not s.tools]
-    return (row("tool turn, guided", seen),)
+    await ask(app, "What do 5 teas cost?", Ask(documents="off"))
+    decoded = [await ask(app, ORDERS[n % len(ORDERS)], Ask(documents="off")) for n in range(count)]
+    called = sum(bool(s.tools) for s in decoded)
+    return row("tool turn, value by rule", seen), row(f"tool turn, values decoded ({called} called)", decoded)
 
 
 async def talk(app: Trimtab) -> list[Seen]:
@@ -168,7 +214,9 @@ async def measure(count: int, engine: str) -> tuple[list[Row], list[Seen]]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "models").symlink_to(MODELS)
-        settings = Settings.load(home=home, engine=engine)
+        menu = home / "menu.py"
+        menu.write_text(MENU)
+        settings = Settings.load(home=home, engine=engine, connector_files=[menu])
         async with Trimtab.open(settings) as app:
             assert app.library is not None
             for n in range(count):

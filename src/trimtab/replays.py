@@ -113,7 +113,7 @@ class Replays:
             voice = self._versions.voice()
             said = _prompt(right, question, voice.profile)
             asked = [SystemMessage(s.content) if s.role == "system" else HumanMessage(s.content) for s in said]
-            texts = [
+            texts: list[str] = [
                 (await voice.bare.ainvoke(asked, max_tokens=MOST_TOKENS, seed=number)).text
                 for number in range(1, TRIES + 1)
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def test_a_student_that_is_not_here_is_named_with_those_that_are(models_dir: Pat
 
 @pytest.mark.model
 @pytest.mark.slow
+@pytest.mark.skipif("TRIMTAB_STUDENTS" not in os.environ, reason="trains for many minutes: set TRIMTAB_STUDENTS=1")
 def test_a_pruned_model_is_made_measured_and_served(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

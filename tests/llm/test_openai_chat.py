@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvloop
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 
@@ -83,12 +85,18 @@ def fail(status: int, body: str, *headers: str) -> Answer:
     return write
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
     here = Server()
     listening = await asyncio.start_server(here.handle, "127.0.0.1", 0)
     here.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
     async with listening:
+        yield here
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as here:
         yield here
 
 
@@ -106,6 +114,15 @@ async def test_address_key_and_name_are_all_it_takes(server: Server) -> None:
     assert server.requests[0]["messages"] == [{"role": "user", "content": "hi"}]
     assert "Bearer secret-key" in server.headers[0]
     assert server.headers[0].startswith("POST /v1/chat/completions ")
+
+
+def test_the_loop_that_trimtab_is_served_on_is_as_good() -> None:
+    async def whole_and_streamed() -> list[str]:
+        async with serving() as here:
+            return [(await model(here).ainvoke("hi")).text, *[p.text async for p in model(here).astream("hi")]]
+
+    whole, *pieces = uvloop.run(whole_and_streamed())
+    assert whole == "".join(pieces) == "hello"
 
 
 async def test_options_reach_the_server_and_unknown_sampling_stays_here(server: Server) -> None:

@@ -443,7 +443,7 @@ async def test_a_turn_whose_process_was_killed_is_closed_once_its_lease_is_over(
 
 
 async def test_a_process_that_comes_back_too_late_adds_nothing_to_a_closed_turn(tmp_path: Path, url: str) -> None:
-    async with app_with([Say("word " * 40, delay=0.05)], tmp_path, database_url=url) as app:
+    async with app_with([Say("word " * 200, delay=0.05)], tmp_path, database_url=url) as app:
         turn = await post(app, "At length?")
         await follow(app, turn, until=("text.delta",))
         await app.database.write(turns.interrupt_abandoned, ["run_of_another"])  # as if this one had been asleep

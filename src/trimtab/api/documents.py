@@ -140,7 +140,7 @@ async def remove(app: App, caller: Known, document_id: str) -> Response:
 @router.post("/search")
 async def search(app: App, caller: Known, body: Question) -> dict[str, Any]:
     """The best passages, also those under the floor: a person who searches decides what is near enough."""
-    filters = Filters(body.filters.name, body.filters.collection, body.filters.mime)
+    filters = Filters(body.filters.name, body.filters.collection, mime=body.filters.mime)
     found = await asyncio.to_thread(_library(app).search, body.question, caller.id, body.k, filters, -1.0)
     return {"passages": [asdict(p) for p in found], "floor": app.settings.passage_floor}
 

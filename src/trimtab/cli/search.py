@@ -57,7 +57,7 @@ def _passages(settings: Settings, question: str, k: int, filters: dict[str, str]
                 question,
                 owner,
                 k,
-                Filters(filters.get("name", ""), filters.get("collection", ""), filters.get("mime", "")),
+                Filters(filters.get("name", ""), filters.get("collection", ""), mime=filters.get("mime", "")),
                 floor=-1,
             )
         ]

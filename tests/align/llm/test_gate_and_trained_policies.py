@@ -2,10 +2,14 @@
 
 Budgets are tiny, all that is measured is measured on the policy itself. Only what the serving engine says is left out:
 it is given as perfect, so that it is no reason to refuse.
+
+Trainings take many minutes each and these stories have not been seen to their end yet, so they run only when asked for:
+``TRIMTAB_TRAINED_GATE=1 pytest -m slow tests/align/llm/test_gate_and_trained_policies.py``.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +33,12 @@ from trimtab.align.rewards import Part, Weighted
 from trimtab.align.rollouts import Draw
 from trimtab.domain.judgement import Judgement, Kind, Source
 
-pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif("TRIMTAB_TRAINED_GATE" not in os.environ, reason="asked for by TRIMTAB_TRAINED_GATE=1"),
+]
 
 ABOUT_LENGTH = {"length", "preferred at equal length", "reward model's length bias"}
 REFUSAL = "I'm sorry, but I can't help with that."
