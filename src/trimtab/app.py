@@ -204,8 +204,9 @@ class Trimtab:
             database, registry, served, voice, warm=self._warm, longest_turn=2 * settings.turn_seconds
         )
         self.changeover = Changeover(
-            given or settings, settings, database, self.versions, self.runner, self._served_anew, self._serve_through
-        )
+            given or settings, settings, database, self.versions, self.runner, self._served_anew, self._serve_through,
+            lambda: self.served.engine if self.served else None,
+        )  # fmt: skip
         self.trainings = Trainings(settings, database, registry)
         self.planning = self.trainings.planning
         reading = Reading(self.profile, self.orchestrator.count)
