@@ -27,7 +27,7 @@ class StudentRecipe(BaseModel):
     conversations: int = Field(0, ge=0, le=500)
     """Learn on so many of the last conversations held here, too. Weights can remember what they read."""
     tokens: int = Field(0, ge=0, le=100_000_000)
-    """To read in training; 0 is 30,000 to prune and 60,000 to distil, some minutes each on two cores."""
+    """To read in training; 0 is 30,000 to prune and 60,000 to distil."""
     written: int = Field(96, ge=0, le=100_000)
     """Texts that the teacher writes for it: answers to own prompts, and plain text."""
     length: int = Field(64, ge=8, le=1024)
