@@ -67,6 +67,7 @@ def test_a_game_is_played_taken_back_and_never_won(page: Page, server: Running, 
     shot(page, shots, "learn-play")
     page.locator(".st-key-learn-undo button").click()
     page.get_by_text("It took position").wait_for(state="detached")
+    idle(page)
     assert stones(page) == "." * 9
     for _ in range(5):
         idle(page)

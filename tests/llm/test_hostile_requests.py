@@ -174,6 +174,7 @@ async def engine(request: pytest.FixtureRequest, chat_model_path: Path, tmp_path
     await made.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_two_hundred_hostile_requests_are_each_answered_or_refused(engine: Made) -> None:
     dice = random.Random(3)

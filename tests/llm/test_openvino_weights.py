@@ -183,6 +183,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(tiny: Path, tmp_path
     assert [f for f in (tmp_path / "c").iterdir() if not f.name.endswith(".lock")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_default_model_keeps_its_perplexity_within_one_percent(chat_model_path: Path, tmp_path: Path) -> None:
     folder = prepare_openvino(chat_model_path, tmp_path / "cache")

@@ -65,6 +65,7 @@ def ids_of(q8: Path, texts: list[str]) -> list[list[int]]:
     return [counter.ids(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_its_logits_are_those_of_transformers_own_reader(q8: Path, unpacked: Path) -> None:
     ids = torch.tensor([ids_of(q8, ["The harbour of Vellmouth was built in 1842 to shelter boats from the gales."])[0]])
     theirs = AutoModelForCausalLM.from_pretrained(q8.parent, gguf_file=q8.name, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ STEPS = [call("desk_look", drawer=3), "There are 30 pencils."]
 
 
 async def told(app: Any) -> list[str]:
-    """What a turn tells, without what differs from turn to turn."""
+    """What a turn tells, without what differs from turn to turn: in how many pieces a text came, too."""
     events: list[Event] = [event async for event in app.ask("How many pencils are in drawer 3?")]
     assert isinstance(events[-1], ev.TurnFinished)
-    return [f"{event.type} {getattr(event, 'text', '')}" for event in events]
+    return [
+        f"{kind} {''.join(getattr(event, 'text', '') for event in alike)}"
+        for kind, alike in groupby(events, key=lambda event: event.type)
+    ]
 
 
 class Listener(AsyncCallbackHandler):

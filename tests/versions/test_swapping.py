@@ -68,6 +68,7 @@ async def test_a_promoted_version_answers_next_and_is_named_and_a_rollback_bring
     assert (again.lineage.version, again.text) == (before.lineage.version, before.text)
 
 
+@pytest.mark.slow
 async def test_versions_are_swapped_under_load_without_a_failed_turn(app: Trimtab, tmp_path: Path) -> None:
     names = [await version(app, tmp_path, name, seed) for seed, name in enumerate(("one", "two"))]
     base = (await app.database.read(versions.current))["version_id"]

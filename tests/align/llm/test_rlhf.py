@@ -167,6 +167,7 @@ def test_a_prompt_too_long_for_the_model_is_refused(tiny: Base, network: Network
         next(rlhf.train(policy, tiny, prompts, reward, config, folder=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_in_the_same_weights(
     tiny: Base, tiny_folder: Path, network: Network, tmp_path: Path
 ) -> None:

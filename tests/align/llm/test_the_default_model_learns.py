@@ -54,6 +54,7 @@ def test_the_prompt_is_the_models_own_template(default_base: Base) -> None:
     assert default_base.pad_id == 0 != default_base.end_id
 
 
+@pytest.mark.slow
 def test_a_planted_preference_is_learned_and_followed(
     default_base: Base, default_network: Network, tmp_path: Path
 ) -> None:
