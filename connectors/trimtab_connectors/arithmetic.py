@@ -35,7 +35,7 @@ class Token(NamedTuple):
     text: str
 
 
-PHRASES: tuple[tuple[str, str], ...] = (
+_SPOKEN: tuple[tuple[str, str], ...] = (
     (r"^add (.+?) (?:and|to) (.+)$", r"(\1) + (\2)"),
     (r"^subtract (.+?) from (.+)$", r"(\2) - (\1)"),
     (r"^multiply (.+?) (?:by|and|with) (.+)$", r"(\1) * (\2)"),
@@ -62,6 +62,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\b(?:a )?quarter of\b", " 0.25 * "),
     (r"\b(?:double|twice)\b", " 2 * "),
 )
+PHRASES = tuple((re.compile(pattern), becomes) for pattern, becomes in _SPOKEN)
+ANY_PHRASE = re.compile("|".join(pattern for pattern, _ in _SPOKEN))
+"""Most expressions hold none of them."""
+HYPHEN = re.compile(r"(?<=[a-z])-(?=[a-z])")  # twenty-five
 LEAD = re.compile(
     r"^(?:please |can you |could you |hey |so )*"
     r"(?:what(?:'s| is| are| does)?|how much (?:is|are)|calculate|compute|work out|evaluate|solve|find|tell me)?"
@@ -69,6 +73,7 @@ LEAD = re.compile(
 )
 TAIL = re.compile(r"[\s,?]+(?:please|for me|equal to|equals?|make)$", re.I)
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "·": "*", "²": "^2", "³": "^3", "√": "sqrt "})
+FACTORIAL_END = re.compile(r"[\d)]\s*!+$")
 GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
 TOKEN = re.compile(
     r"\s*(?:(\d+\.?\d*(?:e[+-]?\d{1,4})?|\.\d+(?:e[+-]?\d{1,4})?)(?![\w.])|(\d+\.?\d*)|([a-z]+)|(\*\*|//|[-+*/^%(),!°]))"
@@ -91,7 +96,7 @@ def tidy(text: str) -> str:
     plain = " ".join(text.strip().split())
     start = LEAD.match(plain.lower())
     kept = TAIL.sub("", (plain[start.end() :] if start else plain).strip().rstrip("?.=,;: "))
-    return kept if re.search(r"[\d)]\s*!+$", kept) else kept.rstrip("! ")
+    return kept if FACTORIAL_END.search(kept) else kept.rstrip("! ")
 
 
 def evaluate(text: str) -> Number:
@@ -113,11 +118,12 @@ def evaluate(text: str) -> Number:
 def tokens(text: str) -> list[Token]:
     """Words and signs, in order, ending with an ``end`` token."""
     text = text.lower().translate(SIGNS).replace("π", " pi ").replace("$", "").replace("€", "").replace("£", "")
-    for pattern, becomes in PHRASES:
-        text = re.sub(pattern, becomes, text)
+    if ANY_PHRASE.search(text):
+        for pattern, becomes in PHRASES:
+            text = pattern.sub(becomes, text)
     found: list[Token] = []
     position, calls = 0, 0
-    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text)  # twenty-five
+    text = HYPHEN.sub(" ", text)
     while position < len(text.rstrip()):
         # 1,234 is one number, except between the parentheses of a function: max(1,234) has two.
         position += len(text[position:]) - len(text[position:].lstrip())

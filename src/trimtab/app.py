@@ -42,11 +42,13 @@ from trimtab.domain.tool import Effect, ToolInfo
 from trimtab.gathering import Reading
 from trimtab.orchestrator.best_of import MOST
 from trimtab.orchestrator.calls import Toolset
+from trimtab.orchestrator.event_writer import Written
 from trimtab.orchestrator.hub import Hub, Logged
 from trimtab.orchestrator.policy import Wish
 from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.shortlist import Shortlist
-from trimtab.orchestrator.turn import Limits, Orchestrator, Search, Turn
+from trimtab.orchestrator.state import Turn
+from trimtab.orchestrator.turn import Limits, Orchestrator, Search
 from trimtab.own_database import LOCAL_USER as LOCAL_USER
 from trimtab.own_database import open_database as open_database
 from trimtab.registry.registry import Registry
@@ -98,17 +100,15 @@ class StoredLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, turn: Mapping[str, Any], batch: Sequence[ev.Event]) -> list[tuple[int, dict[str, Any]]]:
-        return await self._database.write(self._append, turn, batch)
+    def append(self, turn: Mapping[str, Any], batch: Sequence[ev.Event]) -> asyncio.Future[Written]:
+        return self._database.submit(self._append, turn, batch)
 
-    def _append(
-        self, connection: Connection, turn: Mapping[str, Any], batch: Sequence[ev.Event]
-    ) -> list[tuple[int, dict[str, Any]]]:
+    def _append(self, connection: Connection, turn: Mapping[str, Any], batch: Sequence[ev.Event]) -> Written:
         if self._database.shared:
             turns.ensure_owned(connection, turn)
         return turns.append(connection, turn, batch)
 
-    async def events(self, turn_id: str, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+    async def events(self, turn_id: str, after: int = 0) -> Written:
         return await self._database.read(turns.log, turn_id, after=after, limit=100_000)
 
     async def wait_if_undecided(self, turn: Mapping[str, Any]) -> bool:
@@ -204,8 +204,9 @@ class Trimtab:
             database, registry, served, voice, warm=self._warm, longest_turn=2 * settings.turn_seconds
         )
         self.changeover = Changeover(
-            given or settings, settings, database, self.versions, self.runner, self._served_anew, self._serve_through
-        )
+            given or settings, settings, database, self.versions, self.runner, self._served_anew, self._serve_through,
+            lambda: self.served.engine if self.served else None,
+        )  # fmt: skip
         self.trainings = Trainings(settings, database, registry)
         self.planning = self.trainings.planning
         reading = Reading(self.profile, self.orchestrator.count)
@@ -531,12 +532,6 @@ class Trimtab:
         self, owner: str, key: str | None, request: Any, start: Callable[[Connection], dict[str, Any]], how: Ask
     ) -> dict[str, Any]:
         """Store a turn and begin it, once for each key."""
-        # Shielded: a client that hangs up just now must not leave a stored turn that nobody runs.
-        return await asyncio.shield(asyncio.create_task(self._store_and_begin(owner, key, request, start, how)))
-
-    async def _store_and_begin(
-        self, owner: str, key: str | None, request: Any, start: Callable[[Connection], dict[str, Any]], how: Ask
-    ) -> dict[str, Any]:
         fresh: list[Turn] = []
 
         def write(connection: Connection) -> dict[str, Any]:
@@ -544,11 +539,16 @@ class Trimtab:
             fresh.append(self._turn_of(connection, row, how, ()))
             return row
 
-        row = await self.database.write(once, owner, key, request, write)
-        if fresh:
-            self.runner.start(row, fresh[-1], self.speaking(row["thread_id"]))
-            return row
-        return await self.database.read(turns.get, owner, row["id"])
+        def begin(stored: asyncio.Future[dict[str, Any]]) -> None:
+            if fresh and stored.exception() is None:
+                row = stored.result()
+                self.runner.start(row, fresh[-1], self.speaking(row["thread_id"]))
+
+        stored = self.database.submit(once, owner, key, request, write)
+        # A callback, and shielded: a client that hangs up just now must not leave a stored turn that nobody runs.
+        stored.add_done_callback(begin)
+        row = await asyncio.shield(stored)
+        return row if fresh else await self.database.read(turns.get, owner, row["id"])
 
     async def _go_on(self, turn: Mapping[str, Any]) -> None:
         """Take up a waiting turn whose approval was decided."""

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from trimtab.deploy.machine import free_memory
 from trimtab.deploy.plan import Deployment, Targets
+from trimtab.deploy.variant import variant
 from trimtab.domain.errors import Conflict, ImpossibleBudget, InvalidInput, ModelFileError
 from trimtab.orchestrator.runner import Runner
 from trimtab.settings import Settings
@@ -27,6 +28,7 @@ from trimtab.store.database import Database
 from trimtab.versions import Versions
 
 if TYPE_CHECKING:
+    from trimtab.llm.engine import Engine
     from trimtab.llm.served import Served
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Changeover:
         now: as they are in force.
         start: brings up an engine for settings.
         changed: hears of the model that is served from now on.
+        engine: the one that serves now.
         free: bytes of memory that can be had; 0 when nobody says.
     """
 
@@ -58,12 +61,13 @@ class Changeover:
         runner: Runner,
         start: Start,
         changed: Callable[[Served], None],
+        engine: Callable[[], Engine | None],
         *,
         free: Callable[[], int] = free_memory,
     ) -> None:
         self._given, self._now = settings, now
         self._database, self._versions, self._runner = database, versions, runner
-        self._start, self._changed, self.free = start, changed, free
+        self._start, self._changed, self.served, self.free = start, changed, engine, free
         self._served: Served | None = None
         """What was started here; None while that serves which was started with everything else."""
         self._one = asyncio.Lock()
@@ -78,6 +82,12 @@ class Changeover:
     def settings(self) -> Settings:
         """What is served, as settings."""
         return self._now
+
+    @property
+    def variant(self) -> str:
+        """What is served, by the name that plans know it by; empty where it is served elsewhere."""
+        engine = self.served() if self._versions.adaptable else None
+        return served_name(self._now, engine.kind) if engine is not None else ""
 
     async def apply(self, plan: Deployment, *, by: str, reason: str = "") -> dict[str, Any]:
         """Serve what a plan has chosen, from the next question on. Returns what is written down about it.
@@ -114,7 +124,7 @@ class Changeover:
 
     async def _apply(self, plan: Deployment, by: str, reason: str) -> dict[str, Any]:
         self._ensure_ours()
-        line = await asyncio.to_thread(applied, self._given, plan, state_of(self._now))
+        line = await asyncio.to_thread(applied, self._given, plan, state_of(self._now), self.variant)
         last = await self._database.read(changeovers.latest)
         return await self._change(line | {"by": by, "reason": reason}, last["seq"] if last else 0)
 
@@ -131,6 +141,7 @@ class Changeover:
     async def _change(self, line: dict[str, Any], seq: int) -> dict[str, Any]:
         wanted = with_state(self._given, line["after"])
         _ensure_change(line, wanted, self._now)
+        _ensure_same_model(line)
         await asyncio.to_thread(self._ensure_room, wanted, line["after_variant"])
         served = await self._start(wanted)
         kept: list[dict[str, Any]] = []
@@ -215,20 +226,15 @@ def prepare(settings: Settings) -> None:
         raise ModelFileError(f"{error.message} Or go back to what was served before: trimtab plan undo") from error
 
 
-def served_name(settings: Settings) -> str:
+def served_name(settings: Settings, engine: str) -> str:
     """The variant that these settings serve, by the name that plans know it by."""
     if settings.variant:
         return settings.variant
-    from trimtab.app import serving_options
-    from trimtab.llm.served import engine_for
-
-    choice = engine_for(_weights(settings, settings.model), serving_options(settings))
-    return "openvino/int8" if choice.engine == "openvino" else "llamacpp/q8_0"
+    return "openvino/int8" if engine == "openvino" else "llamacpp/q8_0"
 
 
 def memory_of(settings: Settings, name: str) -> int:
     """Bytes that an engine takes: measured, where it was, else estimated."""
-    from trimtab.deploy.variant import variant
     from trimtab.deployment import Deploying
 
     targets = Targets(users=settings.parallel, context=settings.context)
@@ -236,9 +242,14 @@ def memory_of(settings: Settings, name: str) -> int:
     return Deploying(settings, plan).fits((variant(name),))[0].memory
 
 
-def applied(settings: Settings, plan: Deployment, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be written down when a plan is put in force, its variant written and whole. Raises as
-    `Changeover.apply` does."""
+def applied(settings: Settings, plan: Deployment, before: Mapping[str, Any], serves: str) -> dict[str, Any]:
+    """What is to be written down when a plan is put in force, its variant written and whole.
+
+    Args:
+        before, serves: what is served until then.
+
+    Raises: as `Changeover.apply` does.
+    """
     from trimtab.deployment import Deploying
 
     if settings.base_url:
@@ -257,7 +268,7 @@ def applied(settings: Settings, plan: Deployment, before: Mapping[str, Any]) -> 
         "model": settings.model,
         "plan": plan.model_dump(mode="json"),
         "plan_digest": plan.digest,
-        "before_variant": served_name(with_state(settings, before)),
+        "before_variant": serves,
         "after_variant": after.variant,
         "before": dict(before),
         "after": state_of(after),
@@ -290,7 +301,8 @@ def apply_at_rest(database: Database, settings: Settings, plan: Deployment, *, b
     """Put a plan in force while Trimtab does not run: the next start serves it. Raises as `Changeover.apply` does."""
     last = database.read_sync(changeovers.latest)
     now = in_force(settings, last)
-    line = applied(settings, plan, state_of(now))
+    engine = now.variant.partition("/")[0] or _engine(settings)
+    line = applied(settings, plan, state_of(now), served_name(now, engine))
     _ensure_change(line, with_state(settings, line["after"]), now)
     return database.write_sync(changeovers.keep, line | {"by": by, "reason": reason}, after=last["seq"] if last else 0)
 
@@ -300,6 +312,24 @@ def undo_at_rest(database: Database, settings: Settings, *, by: str, reason: str
     last = database.read_sync(changeovers.latest)
     line, seq = database.read_sync(undone, settings, with_state(settings, last["after"] if last else {}))
     return database.write_sync(changeovers.keep, line | {"by": by, "reason": reason}, after=seq)
+
+
+def _engine(settings: Settings) -> str:
+    """The engine that the next start would take."""
+    from trimtab.app import serving_options
+    from trimtab.llm.served import engine_for
+
+    return engine_for(_weights(settings, settings.model), serving_options(settings)).engine
+
+
+def _ensure_same_model(line: Mapping[str, Any]) -> None:
+    """Versions are of one model: a student has none of those that answer now."""
+    before, after = (variant(str(line[name])).student for name in ("before_variant", "after_variant"))
+    if before != after:
+        raise Conflict(
+            f"{line['after_variant']} is another model than {line['before_variant']}, which the versions that answer "
+            "are made of. Stop Trimtab and apply it then, or start with the plan: trimtab up --plan deployment.toml"
+        )
 
 
 def _ensure_change(line: Mapping[str, Any], wanted: Settings, now: Settings) -> None:
@@ -316,7 +346,6 @@ def _ensure_engine(settings: Settings, name: str) -> None:
 
 
 def _prepare(settings: Settings, state: Mapping[str, Any]) -> None:
-    from trimtab.deploy.variant import variant
     from trimtab.variants import Variants
 
     if state:

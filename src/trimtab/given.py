@@ -2,9 +2,9 @@
 
 Training must see the prompt that the model saw. The log does not keep it, but all it was made of: the thread, the
 question, the passages, the calls and their results. It is laid out here by the same rules as in
-`orchestrator.turn`; a test holds the two together by comparing with what a model was really sent. Two things cannot be
-brought back: the random delimiter around outside text (any does as well), and calls, which a message here has no field
-for and which are written out as text.
+`orchestrator.request`; a test holds the two together by comparing with what a model was really sent. Two things cannot
+be brought back: the random delimiter around outside text (any does as well), and calls, which a message here has no
+field for and which are written out as text.
 
 An answer is the model's own when all of it came from the model. Quotes, a tool's own sentence, a question for a missing
 value and "not found in your documents" are ours, whatever the model said along with them: a thumb on those says nothing

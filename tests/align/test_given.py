@@ -22,7 +22,8 @@ from trimtab.domain.model import Profile, Sampling
 from trimtab.domain.passage import Passage, Span
 from trimtab.given import MARK, Given, given
 from trimtab.llm.scripted import ScriptedModel, call
-from trimtab.orchestrator.turn import Orchestrator, Turn
+from trimtab.orchestrator.state import Turn
+from trimtab.orchestrator.turn import Orchestrator
 from trimtab.store.judgements import Answer
 from trimtab.store.threads import text_digest
 

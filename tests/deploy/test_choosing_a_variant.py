@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from measured_rows import row
 
+from trimtab.deploy.answers import Answers
 from trimtab.deploy.choose import choose, front
+from trimtab.deploy.interval import Interval, wilson
 from trimtab.deploy.machine import Machine
 from trimtab.deploy.plan import checked
 from trimtab.domain.errors import UnreachableTarget
@@ -38,6 +42,21 @@ def test_the_least_memory_that_meets_every_target_is_chosen_and_each_other_hears
 )
 def test_the_choice_changes_when_a_target_changes(changed: dict[str, dict[str, float]], expected: object) -> None:
     assert choose(checked(changed), MACHINE, ROWS).chosen is expected
+
+
+def test_a_floor_under_the_answers_is_a_target_and_what_was_not_measured_does_not_meet_it() -> None:
+    good = replace(Q8, answers=Answers(tools=wilson(20, 24), reward=Interval(-0.1, -0.3, 0.1)))
+    poor = replace(Q4, answers=Answers(tools=wilson(12, 24), reward=Interval(-0.9, -1.2, -0.6)))
+    plan = {"quality": {"largest_loss": 0.2, "least_tool_calls": 0.7, "least_reward": -0.5}}
+    found = choose(checked(plan), MACHINE, [good, poor, INT8])
+    assert found.chosen is good
+    why = {one.row.candidate.variant.name: one.why_not for one in found.judged}
+    assert "50% of questions for tools come out right, and 70% is asked for" in why["llamacpp/q4_0"]
+    assert "-0.90 is what the reward model gives its answers, and -0.50 is asked for" in why["llamacpp/q4_0"]
+    assert "its tools were not measured" in why["openvino/int8"]
+    with pytest.raises(UnreachableTarget, match=r"quality\.least_tool_calls"):
+        choose(checked({"quality": {"least_tool_calls": 0.95}}), MACHINE, [good]).demanded()
+    assert choose(checked({"quality": {"largest_loss": 0.2}}), MACHINE, [good, poor, INT8]).chosen is poor
 
 
 def test_an_unreachable_target_is_named_with_the_distance_and_the_nearest_offer() -> None:

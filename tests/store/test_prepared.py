@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, bindparam, exc, insert, select, update
 
 from trimtab.domain import events as ev
 from trimtab.domain.passage import Citation
-from trimtab.store import people, prepared
+from trimtab.store import people, prepared, threads, turns
 from trimtab.store.database import Database
 from trimtab.store.encoding import dumps, of_event
 from trimtab.store.migrate import migrate
 from trimtab.store.schema import idempotency, users
 
-_ADD = insert(users).returning(users.c.name)
 _RENAME = update(users).where(users.c.id == bindparam("who"))
 _NAMES = select(users.c.id, users.c.name).where(users.c.created_at > 0.5, users.c.name != bindparam("but"))
 
@@ -33,13 +33,26 @@ def user(name: str) -> dict[str, object]:
     return {"id": f"usr_{name}", "name": name, "created_at": 1}
 
 
-async def test_rows_come_back_in_the_order_in_which_they_were_written(database: Database) -> None:
-    many = [user(name) for name in "edbca"]
-    assert await database.write(prepared.first_of_each, _ADD, many) == [("e",), ("d",), ("b",), ("c",), ("a",)]
+async def test_what_many_rows_were_given_is_read_back(database: Database) -> None:
+    await database.write(prepared.run_each, insert(users), [user(name) for name in "edbca"])
     await database.write(prepared.run, _RENAME, {"who": "usr_a", "name": "z"})
     found = await database.read(prepared.rows, _NAMES, {"but": "z"})
     assert sorted(name for _, name in found) == ["b", "c", "d", "e"]
     assert await database.read(prepared.first, _NAMES, {"but": "nobody"}) is not None
+
+
+async def test_events_are_numbered_in_the_order_in_which_they_were_written(database: Database) -> None:
+    def log(connection: Connection) -> list[list[tuple[int, dict[str, Any]]]]:
+        owner = people.ensure_user(connection, "ada")
+        thread = threads.create(connection, owner)
+        turn = turns.start(connection, owner, thread["id"], "Spell it", runner="run_1", options={})
+        told = turns.append(connection, turn, [ev.TextDelta(letter) for letter in "edbca"])
+        told += turns.append(connection, turn, [ev.TextDelta("z")])
+        return [told, turns.log(connection, turn["id"])]
+
+    told, logged = await database.write(log)
+    assert told == logged
+    assert "".join(wire["text"] for _, wire in logged) == "edbcaz"
 
 
 async def test_one_statement_may_be_given_other_columns_each_time(database: Database) -> None:

@@ -25,7 +25,7 @@ from trimtab.domain import events as ev
 from trimtab.domain import ids
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from trimtab.orchestrator.best_of import MOST
-from trimtab.orchestrator.turn import Turn
+from trimtab.orchestrator.state import Turn
 
 from .access import App, Known
 from .sending import Piece, Sending, answer, forward

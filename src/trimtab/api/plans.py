@@ -15,7 +15,6 @@ from pydantic import Field
 from trimtab import reach
 from trimtab.align.jobs import Job
 from trimtab.app import Trimtab
-from trimtab.changeover import served_name
 from trimtab.deploy.choose import Choice
 from trimtab.deploy.estimate import refuse_impossible
 from trimtab.deploy.plan import Chosen, Deployment
@@ -155,7 +154,7 @@ async def _serving(app: Trimtab) -> dict[str, Any]:
         return {"variant": "", "model": app.profile.name, "last": last, "leaving": 0}
     now = app.changeover.settings
     return {
-        "variant": await asyncio.to_thread(served_name, now),
+        "variant": app.changeover.variant,
         "model": app.profile.name,
         "context": now.context,
         "parallel": now.parallel,

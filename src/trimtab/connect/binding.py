@@ -170,6 +170,8 @@ def _shaped(declared: Declaration, returned: Any, http: Http | None, count: Call
         count=count,
         meta={"tool": declared.dotted, **({"stale": True} if stale else {})},
     )
+    if not replies:
+        return shaped
     sources = tuple(_dated(source, replies) for source in shaped.sources) or _sources(declared, replies)
     text = f"{note}\n{shaped.text}" if note else shaped.text
     answer = f"{shaped.answer} {note}" if note and shaped.answer else shaped.answer

@@ -113,7 +113,7 @@ class Bulkhead:
             ToolBusy: none became free in time.
         """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience if self._free.locked() else None):
                 await self._free.acquire()
         except TimeoutError:
             raise ToolBusy(

@@ -14,13 +14,15 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from .health import CallRecord
 
 MAX_BYTES = 2_000_000
 FIELDS = frozenset(field.name for field in fields(CallRecord))
+_AS_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class CallLog:
@@ -33,10 +35,9 @@ class CallLog:
 
     def __call__(self, record: CallRecord) -> None:
         """Write one down. A disk that is full costs the line, not the call."""
-        line = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        line = _AS_JSON.encode(vars(record)).encode("utf-8", "replace") + b"\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            handle = self._open()
             try:
                 os.write(handle, line)
                 full = os.fstat(handle).st_size >= self._max
@@ -46,6 +47,13 @@ class CallLog:
                 os.replace(self.path, self._older)
         except OSError:
             return
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, _APPEND, 0o600)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, _APPEND, 0o600)
 
     def last(self, count: int, connector: str = "") -> list[CallRecord]:
         """The newest `count` records, oldest first; of one connector, where it is named."""

@@ -110,7 +110,7 @@ class Line:
         self, declared: Declaration, arguments: Mapping[str, Any], secrets: Secrets, made: list[Http]
     ) -> ToolOutcome:
         until = asyncio.get_running_loop().time() + declared.timeout
-        setup = self._setup(secrets, declared)
+        setup = self._setup(secrets, declared) if declared.setup_parameters else None
         async with self.bulkhead.place():
             if not declared.http_parameters:
                 # It may hold the key all the same, and say it.

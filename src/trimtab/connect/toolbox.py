@@ -116,7 +116,12 @@ class Toolbox:
         self._entries: dict[str, _Entry] = {}
         self._broken: list[ConnectorStatus] = []
         self._tools: dict[str, tuple[_Entry, Declaration]] = {}
-        self._running: set[asyncio.Task[Any]] = set()
+        self._offered: list[BaseTool] | None = None
+        """What `tools` gives, until a connector comes, goes or is turned on or off."""
+        self._running: dict[asyncio.Timeout, asyncio.Task[Any] | None] = {}
+        """The calls that run now, each in a scope without a deadline, and its task. Closing sets the deadline."""
+        self._ended = asyncio.Event()
+        """Set whenever a call has ended."""
         self._closed = False
         self._at_close: list[Callable[[], Awaitable[None]]] = []
 
@@ -153,6 +158,7 @@ class Toolbox:
             entry.tools[declared.name] = langchain_tool(connector, declared, self._caller(entry, declared))
             self._tools[declared.model_name] = self._tools[declared.dotted] = (entry, declared)
         self._entries[connector.name] = entry
+        self._offered = None
         return connector
 
     def remove(self, name: str) -> None:
@@ -162,6 +168,7 @@ class Toolbox:
             return
         entry = self._entry(name)
         del self._entries[name]
+        self._offered = None
         self._tools = {known: found for known, found in self._tools.items() if found[0] is not entry}
 
     def broken(self, status: ConnectorStatus) -> None:
@@ -191,12 +198,14 @@ class Toolbox:
 
     def tools(self) -> list[BaseTool]:
         """The tools of connectors that are enabled and set up, in a stable order, for a model to be shown."""
-        return [
-            entry.tools[name]
-            for _, entry in sorted(self._entries.items())
-            if entry.enabled and not entry.line.lacking
-            for name in sorted(entry.tools)
-        ]
+        if self._offered is None:
+            self._offered = [
+                entry.tools[name]
+                for _, entry in sorted(self._entries.items())
+                if entry.enabled and not entry.line.lacking
+                for name in sorted(entry.tools)
+            ]
+        return list(self._offered)
 
     def tool(self, name: str) -> BaseTool:
         """One enabled tool, by either name (``weather.forecast`` or ``weather_forecast``).
@@ -218,10 +227,12 @@ class Toolbox:
     def enable(self, name: str) -> None:
         """Turn a connector on. Raises `NotFound`."""
         self._entry(name).enabled = True
+        self._offered = None
 
     def disable(self, name: str) -> None:
         """Turn a connector off: its tools are no longer offered, and calls to them fail. Raises `NotFound`."""
         self._entry(name).enabled = False
+        self._offered = None
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Check the arguments and run a tool. Approval of side effects is the caller's business.
@@ -238,10 +249,12 @@ class Toolbox:
         """Stop what is running and refuse what comes after."""
         self._closed = True
         mine = asyncio.current_task()
-        running = [task for task in self._running if task is not mine and not task.done()]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for scope, task in self._running.items():
+            if task is not mine and not scope.expired():
+                scope.reschedule(asyncio.get_running_loop().time())
+        while any(task is not mine for task in self._running.values()):
+            self._ended.clear()
+            await self._ended.wait()
         await asyncio.gather(*(entry.line.aclose() for entry in self._entries.values()), return_exceptions=True)
         await asyncio.gather(*(close() for close in self._at_close), return_exceptions=True)
 
@@ -268,17 +281,19 @@ class Toolbox:
         finally:
             entry.seconds += time.monotonic() - started
 
-    async def _tracked(self, work: Any) -> ToolOutcome:
-        task: asyncio.Task[ToolOutcome] = asyncio.ensure_future(work)
-        self._running.add(task)
+    async def _tracked(self, work: Awaitable[ToolOutcome]) -> ToolOutcome:
+        scope = asyncio.timeout(None)
         try:
-            return await task
-        except asyncio.CancelledError:
-            if self._closed and not _being_cancelled():
+            async with scope:
+                self._running[scope] = asyncio.current_task()
+                return await work
+        except TimeoutError:
+            if scope.expired():
                 raise Unavailable("The call was stopped: Trimtab is shutting down.") from None
             raise
         finally:
-            self._running.discard(task)
+            self._running.pop(scope, None)
+            self._ended.set()
 
     def _standing(self, connector: Connector) -> Standing:
         own: Standing | None = getattr(connector, "standing", None)
@@ -339,8 +354,3 @@ class Toolbox:
 
 def off(entry: _Entry, tool: str) -> NotFound:
     return NotFound(f"Connector {entry.connector.name!r} is turned off. Turn it on to use {tool}.")
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

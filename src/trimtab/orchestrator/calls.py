@@ -116,6 +116,9 @@ class Toolset:
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
+NO_TOOLS = Toolset(())
+
+
 @dataclass
 class Call:
     """One call as far as it has got; rebuilt from the log when a turn goes on after a wait."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from trimtab.domain.model import TokenCounter
 
@@ -86,18 +86,31 @@ def as_messages(history: Sequence[tuple[str, str]], owner: str = "") -> list[Bas
     out: list[BaseMessage] = []
     for role, text in history:
         if role == "user" or text:
-            out.append(_message(owner, role, text) if len(text) <= SHARED_CHARS else _new(role, text))
+            out.append(message(owner, role, text))
         elif out and isinstance(out[-1], HumanMessage):
             out.pop()
     return out
 
 
+def message(owner: str, role: str, text: str) -> BaseMessage:
+    """What somebody said (``user``, ``assistant``) or what stands above it (``system``).
+
+    Making a hundred messages takes longer than all else in a turn, and they are the same ones each time. So they are
+    shared, within one owner only, lest a model adapter that writes on its input carries anything from person to person.
+    """
+    return _shared(owner, role, text) if len(text) <= SHARED_CHARS else _new(role, text)
+
+
 def _new(role: str, text: str) -> BaseMessage:
-    return HumanMessage(text) if role == "user" else AIMessage(text)
+    match role:
+        case "user":
+            return HumanMessage(text)
+        case "system":
+            return SystemMessage(text)
+        case _:
+            return AIMessage(text)
 
 
 @functools.lru_cache(4096)
-def _message(_owner: str, role: str, text: str) -> BaseMessage:
-    """Making a hundred messages takes longer than all else in a turn, and they are the same ones each time. Shared
-    within one owner only, lest a model adapter that writes on its input carries anything from person to person."""
+def _shared(_owner: str, role: str, text: str) -> BaseMessage:
     return _new(role, text)

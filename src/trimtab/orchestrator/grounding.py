@@ -110,11 +110,10 @@ def _numbers_written(text: str) -> list[tuple[str, str]]:
 
 
 def _numbers(text: str) -> set[str]:
-    found = {_normal(m.group()) for m in _NUMBER.finditer(text)}
-    for part in _DIGITS.findall(text):  # dates and ranges: 2024-05-01, 9:30, 3-5
-        found.add(_normal(part))
-    found |= {_WORD_NUMBERS[w.lower()] for w in _WORD.findall(text) if w.lower() in _WORD_NUMBERS}
-    return found
+    # Parts too: dates and ranges, as 2024-05-01, 9:30, 3-5.
+    written = {*_NUMBER.findall(text), *_DIGITS.findall(text)}
+    words = {word.lower() for word in _WORD.findall(text)}
+    return {_normal(number) for number in written} | {_WORD_NUMBERS[word] for word in words & _WORD_NUMBERS.keys()}
 
 
 def _normal(number: str) -> str:

@@ -53,7 +53,7 @@ class Hub:
             if not self._watchers[topic]:
                 del self._watchers[topic]
 
-    def publish(self, topics: tuple[str, ...], logged: Logged) -> None:
-        for topic in topics:
-            for watcher in tuple(self._watchers.get(topic, ())):
-                watcher.put(logged)
+    def publish(self, topics: tuple[str, ...], *logged: Logged) -> None:
+        for watcher in [watcher for topic in topics for watcher in self._watchers.get(topic, ())]:
+            for one in logged:
+                watcher.put(one)

@@ -16,43 +16,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
 from trimtab.domain import events as ev
 from trimtab.domain import ids
-from trimtab.domain.model import EVIDENCE_KEY, QUESTION_KEY, Profile, TokenCounter
+from trimtab.domain.model import Profile, TokenCounter
 from trimtab.domain.passage import Citation, Passage, Span
 from trimtab.domain.tool import Effect
 
-from . import answer, direct, grounding, prompts
+from . import answer, direct, grounding, prompts, reply, request
 from .best_of import Prefer, Samples, options_of
-from .calls import Call, Toolset, execute, finished, info_of
-from .context import Past
+from .calls import NO_TOOLS, Call, Toolset, execute, finished, info_of
 from .policy import AskEachTime, Policy, Wish
-from .shortlist import Picked, Shortlist
-
-ASKS = "trimtab_asks"
-"""Set in a message's `response_metadata` by a guided model that asks for a missing value instead of answering."""
+from .shortlist import Shortlist
+from .state import State, Turn
 
 READERS = 6
 """Calls that only read and run at the same time."""
 
-TOLD = 24
-"""Tools that a turn says it has looked at, and as many again of those that came next."""
-
 PHRASING: dict[str, Any] = {"temperature": 0.0, "max_tokens": 64, "stop": ["\n"]}
 """How a small model is asked to word something: greedily, and one paragraph. What it adds after that is made up."""
-
-Documents = Literal["auto", "only", "off"]
 
 
 class Search(Protocol):
@@ -82,94 +73,6 @@ class Limits:
     """Seconds for one run of the turn, waiting for approval not counted."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What a turn is about. `so_far` are the events it has yielded before, when it goes on."""
-
-    id: str
-    owner: str
-    question: str
-    history: Sequence[tuple[str, str]] = ()
-    instructions: str = ""
-    """A client's own system text."""
-    documents: Documents = "auto"
-    tools: bool = True
-    best_of: int = 1
-    """Answers in the model's own words that are written, of which the best is given."""
-    can_approve: bool = True
-    """Whether a person is there to approve; where not, actions with effects are refused."""
-    so_far: Sequence[ev.Event] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _State:
-    """The turn as its events tell it."""
-
-    started: float
-    mark: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Delimits outside text for the whole turn: the same in each request, so that the engine's cache serves it."""
-    passages: tuple[Passage, ...] = ()
-    searched: bool = False
-    calls: list[Call] = field(default_factory=list)
-    text: str = ""
-    usage: ev.Usage = ev.Usage()
-    first_token: float | None = None
-    spent: dict[str, float] = field(default_factory=lambda: {"retrieval": 0.0, "model": 0.0, "tools": 0.0})
-    finish_reason: str = "stop"
-    past: Past | None = None
-    toolset: Toolset = field(default_factory=lambda: Toolset(()))
-    picked: Picked | None = None
-    """Which of the tools the model is shown, where there are too many to show them all."""
-    listened: bool = field(default_factory=direct.listened)
-
-    def note(self, event: ev.Event) -> None:
-        match event:
-            case ev.PassagesFound():
-                self.searched, self.passages = True, event.passages if event.used else ()
-                self.spent["retrieval"] += event.seconds
-            case ev.ToolRequested():
-                self.calls.append(Call(event, arguments=event.arguments))
-            case ev.ApprovalNeeded():
-                self._call(event.call_id).approval_id = event.approval_id
-            case ev.ApprovalDecided():
-                call = self._call(event.call_id)
-                call.decision = event.decision
-                call.remembered = event.approval_id if event.remembered else ""
-                if event.decision == "approve":
-                    call.arguments = event.arguments  # what the person saw or wrote, even if that is nothing
-            case ev.ToolFinished():
-                self._call(event.call_id).result = event
-                self.spent["tools"] += event.seconds
-            case ev.TextDelta():
-                self.text += event.text
-                if self.first_token is None:
-                    self.first_token = time.monotonic() - self.started
-            case ev.TextReplaced():
-                self.text = event.text
-
-    def _call(self, call_id: str) -> Call:
-        return next(c for c in self.calls if c.request.call_id == call_id)
-
-    @property
-    def open_calls(self) -> list[Call]:
-        return [c for c in self.calls if c.result is None]
-
-    @property
-    def results(self) -> list[ev.ToolFinished]:
-        return [c.result for c in self.calls if c.result is not None]
-
-    @property
-    def tainted(self) -> bool:
-        """Whether anything from outside has been read in this turn: from now on no remembered approval counts, unless
-        it was given for that."""
-        return bool(self.passages) or any(r.untrusted for r in self.results)
-
-    @property
-    def invalid(self) -> int:
-        return sum(r.status is ev.CallStatus.INVALID for r in self.results)
-
-
 class Orchestrator:
     """Runs turns. Holds no state of any of them."""
 
@@ -195,7 +98,7 @@ class Orchestrator:
         self.prefer = prefer
         self.policy = policy
         self.shortlist = shortlist
-        self._last_toolset = Toolset(())
+        self._last_toolset = NO_TOOLS
 
     def speaking(self, model: BaseChatModel, profile: Profile) -> Orchestrator:
         """The same with another model: one version of it answers beside another."""
@@ -209,14 +112,14 @@ class Orchestrator:
         It waits when the last event is not a `TurnFinished`. Errors of the model or the engine are raised as they
         are; the caller writes `TurnFailed`.
         """
-        state = _State(started=time.monotonic())
+        state = State(started=time.monotonic())
         for event in turn.so_far:
             state.note(event)
         async for event in self._steps(turn, state):
             state.note(event)
             yield event
 
-    async def _steps(self, turn: Turn, state: _State) -> AsyncIterator[ev.Event]:
+    async def _steps(self, turn: Turn, state: State) -> AsyncIterator[ev.Event]:
         if not turn.so_far:
             yield ev.TurnStarted(model=self.profile.name, question=turn.question)
         if not state.searched and self.search is not None and turn.documents != "off":
@@ -237,7 +140,7 @@ class Orchestrator:
                 break
             before = len(state.calls)
             shown = await self._shown(turn, state, toolset)
-            offered = shown if step < self.limits.steps else Toolset(())  # the last word is an answer
+            offered = shown if step < self.limits.steps else NO_TOOLS  # the last word is an answer
             async for event in self._ask(turn, state, offered, best):
                 yield event
             if len(state.calls) == before:
@@ -251,13 +154,13 @@ class Orchestrator:
     def _toolset(self, turn: Turn) -> Toolset:
         """The tools of this turn. While they stay the same, so do their schemas and what the model is shown of them."""
         if not turn.tools or self.profile.tools == "none":
-            return Toolset(())
+            return NO_TOOLS
         tools = self.tools()
         if not self._last_toolset.same(tools):
             self._last_toolset = Toolset(tools)
         return self._last_toolset
 
-    async def _shown(self, turn: Turn, state: _State, toolset: Toolset) -> Toolset:
+    async def _shown(self, turn: Turn, state: State, toolset: Toolset) -> Toolset:
         """The tools that the model is shown: all of them, or those nearest to the question, chosen once a turn so that
         the prompt stays the same from request to request. What was called stays."""
         if self.shortlist is None or self.profile.tools != "native" or len(toolset.tools) <= self.shortlist.enough:
@@ -282,7 +185,7 @@ class Orchestrator:
             seconds=round(time.monotonic() - began, 4),
         )
 
-    async def _best(self, turn: Turn, state: _State) -> answer.Best:
+    async def _best(self, turn: Turn, state: State) -> answer.Best:
         if self.search is None or not state.passages:
             return answer.Best((), 0.0)
         query = answer.standalone(turn.question, turn.history)
@@ -291,7 +194,7 @@ class Orchestrator:
 
     # ------------------------------------------------------------------ asking the model
 
-    async def _ask(self, turn: Turn, state: _State, toolset: Toolset, best: answer.Best) -> AsyncIterator[ev.Event]:
+    async def _ask(self, turn: Turn, state: State, toolset: Toolset, best: answer.Best) -> AsyncIterator[ev.Event]:
         """One call of the model: its words as deltas, its tool calls as requests."""
         began = time.monotonic()
         small = self.profile.grounding == "quote"
@@ -299,47 +202,46 @@ class Orchestrator:
         # The question is about the documents and they do not answer it: asked now, a small model makes something up.
         unanswered = small and bool(state.passages) and not best.supported
         model, kwargs = self._model_for(turn, state, toolset, quoting)
-        chunks: list[AIMessageChunk] = []
-        draft, asks = "", False
-        messages = self._messages(turn, state, best)
+        said, draft = reply.Reply(), ""
+        messages = request.messages(turn, state, best, self.profile, self.count)
         samples = self._samples(turn, messages, kwargs) if not (quoting or unanswered) else None
         stream = direct.stream(model, messages, kwargs, listened=state.listened)
-        async with contextlib.AsyncExitStack() as leaving:  # leaving early stops the engine
-            leaving.push_async_callback(stream.aclose)
-            if samples is not None:
-                leaving.push_async_callback(samples.aclose)
+        drawing = contextlib.aclosing(samples) if samples is not None else contextlib.nullcontext()
+        async with contextlib.aclosing(stream), drawing:  # leaving early stops the engine
             async for chunk in stream:
-                piece = direct.message_of(chunk)
-                chunks.append(piece)
-                asks = asks or bool(piece.response_metadata.get(ASKS))
-                if not piece.text:
+                words = said.take(direct.message_of(chunk))
+                if not words:
                     continue
-                if unanswered and not asks:
+                if unanswered and not said.asks:
                     yield ev.TextDelta(answer.not_found(best.nearest))
                     break
-                if quoting and not asks:
+                if quoting and not said.asks:
                     # The quote stands at once; the wording below it is shown when it has been checked.
                     if not draft:
                         yield ev.TextDelta(best.quoted())
-                    draft += piece.text
-                elif samples is None or asks:
-                    yield ev.TextDelta(piece.text)
+                    draft += words
+                elif samples is None or said.asks:
+                    yield ev.TextDelta(words)
                 elif not samples.begun:
                     yield samples.begin()
-            message = _joined(chunks)
-            state.finish_reason = _reason(message)
+            calls, invalid = said.calls()
+            state.finish_reason = said.reason
             if samples is not None and samples.begun:
-                async for event in self._chosen(message, samples, messages, state):
-                    yield event
+                if calls or invalid:
+                    yield ev.TextDelta(said.message().text)  # what was said before a call stays as it is
+                else:
+                    async for event in self._chosen(said, samples, messages, state):
+                        yield event
         state.spent["model"] += time.monotonic() - began
-        state.usage += _usage(message)
-        considered = _considered(message, toolset, self.profile.tools, state.picked)
-        if considered and (considered.chosen or not state.calls):  # after results, only what is new
-            yield considered
-        for event in self._requests(message, state.toolset, step=len({c.request.step for c in state.calls})):
+        state.usage += said.usage
+        called, routing = [call["name"] for call in calls], said.metadata.get("trimtab_routing")
+        strategy, again = self.profile.tools, bool(state.calls)
+        if looked := reply.considered(called, routing, toolset, strategy, state.picked, again=again):
+            yield looked
+        step, reasons = len({c.request.step for c in state.calls}), said.metadata.get("trimtab_invalid") or {}
+        for event in reply.requests(calls, invalid, reasons, state.toolset, step):
             yield event
-        called = message.tool_calls or message.invalid_tool_calls
-        if quoting and not called and not asks:
+        if quoting and not (calls or invalid or said.asks):
             yield self._phrased(best, draft, turn.question)
 
     def _samples(self, turn: Turn, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Samples | None:
@@ -355,16 +257,13 @@ class Orchestrator:
 
     @staticmethod
     async def _chosen(
-        first: AIMessageChunk, samples: Samples, messages: Sequence[BaseMessage], state: _State
+        first: reply.Reply, samples: Samples, messages: Sequence[BaseMessage], state: State
     ) -> AsyncIterator[ev.Event]:
-        """The best of several answers; what was said before a call of a tool as it is."""
-        if first.tool_calls or first.invalid_tool_calls:
-            yield ev.TextDelta(first.text)
-            return
-        found, compared = await samples.best(first, messages)
+        """The best of several answers."""
+        found, compared = await samples.best(first.message(), messages)
         for other in samples.others():
-            state.usage += _usage(other)
-        state.finish_reason = _reason(found)
+            state.usage += reply.usage(other)
+        state.finish_reason = reply.reason(found.response_metadata)
         yield compared
         yield ev.TextDelta(found.text)
 
@@ -379,7 +278,7 @@ class Orchestrator:
         return ev.TextDelta(f"\n\n{draft.strip()}{mark}")
 
     def _model_for(
-        self, turn: Turn, state: _State, toolset: Toolset, quoting: bool
+        self, turn: Turn, state: State, toolset: Toolset, quoting: bool
     ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         kwargs: dict[str, Any] = dict(turn.sampling)
         if quoting:
@@ -388,78 +287,9 @@ class Orchestrator:
         usable = toolset.tools and state.invalid < 2 and len(state.calls) < self.limits.calls
         return toolset.bound(self.model) if usable else self.model, kwargs
 
-    def _messages(self, turn: Turn, state: _State, best: answer.Best) -> list[BaseMessage]:
-        writing = self.profile.grounding == "write"
-        head = self._head(turn, plain=not best.supported)
-        content, evidence = turn.question, 0.0
-        if state.passages and writing:
-            content = prompts.WRITE.format(
-                question=turn.question, passages=prompts.numbered(state.passages, state.mark)
-            )
-        elif best.supported:
-            content, evidence = prompts.QUOTE.format(text=best.surroundings(), question=turn.question), best.score
-        last = HumanMessage(content, additional_kwargs={QUESTION_KEY: turn.question, EVIDENCE_KEY: evidence})
-        steps = self._tool_messages(state)
-        used = sum(self.count([content, *(m.text for m in steps)])) + self.profile.sampling.max_tokens + 256
-        # A small model answers a document's question best from the text alone.
-        if state.past is None:
-            history = () if best.supported and not writing else turn.history
-            state.past = Past(history, turn.owner, self.count)
-        return [*head, *state.past.within(self.profile.context_tokens - used), last, *steps]
-
-    def _head(self, turn: Turn, *, plain: bool) -> list[BaseMessage]:
-        """The system message. A small model gets one only for plain talk, and only what the client says: with a
-        passage it answers worse under any system text."""
-        if not self.profile.system_role:
-            return []
-        if self.profile.grounding == "write":
-            return [SystemMessage("\n\n".join(filter(None, (prompts.SYSTEM, turn.instructions))))]
-        return [SystemMessage(turn.instructions)] if turn.instructions and plain else []
-
-    def _tool_messages(self, state: _State) -> list[BaseMessage]:
-        messages: list[BaseMessage] = []
-        for step in sorted({c.request.step for c in state.calls}):
-            calls = [c for c in state.calls if c.request.step == step and c.result is not None]
-            messages.append(
-                AIMessage(
-                    "",
-                    tool_calls=[
-                        {"name": c.request.tool, "args": dict(c.request.arguments), "id": c.request.call_id}
-                        for c in calls
-                    ],
-                )
-            )
-            for call in calls:
-                message = call.message()
-                if call.result is not None and call.result.untrusted and self.profile.grounding == "write":
-                    message.content = prompts.as_data(message.text, state.mark)
-                messages.append(message)
-        return messages
-
-    @staticmethod
-    def _requests(message: AIMessageChunk, toolset: Toolset, step: int) -> Iterator[ev.Event]:
-        for call in message.tool_calls:
-            tool = toolset.tools.get(call["name"])
-            info = info_of(tool) if tool else None
-            yield ev.ToolRequested(
-                call_id=ids.new("call"),
-                tool=call["name"],
-                connector=info.connector if info else "",
-                arguments=call["args"],
-                effect=str(info.effect if info else Effect.READ),
-                step=step,
-            )
-        for broken in message.invalid_tool_calls:
-            request = ev.ToolRequested(ids.new("call"), str(broken.get("name") or "?"), "", {}, Effect.READ, step)
-            yield request
-            # LangChain drops a broken call's own `error` when it joins chunks; the metadata survives.
-            reasons = message.response_metadata.get("trimtab_invalid") or {}
-            reason = reasons.get(broken.get("id")) or broken.get("error") or "its arguments are not a JSON object"
-            yield finished(request, ev.CallStatus.INVALID, f"The call could not be used: {reason}")
-
     # ------------------------------------------------------------------ running tools
 
-    async def _run_calls(self, turn: Turn, state: _State, toolset: Toolset) -> AsyncIterator[ev.Event]:
+    async def _run_calls(self, turn: Turn, state: State, toolset: Toolset) -> AsyncIterator[ev.Event]:
         """Bring every open call as far as it can get: run, refuse, or ask a person."""
         ready: list[Call] = []
         for call in state.calls[self.limits.calls :]:
@@ -504,7 +334,7 @@ class Orchestrator:
                 yield await execute(toolset, call, listened=state.listened)
 
     @staticmethod
-    def _wish(turn: Turn, state: _State, toolset: Toolset, call: Call) -> Wish:
+    def _wish(turn: Turn, state: State, toolset: Toolset, call: Call) -> Wish:
         return Wish(
             owner=turn.owner,
             turn=turn.id,
@@ -517,7 +347,7 @@ class Orchestrator:
             used=frozenset(c.remembered for c in state.calls if c.remembered),
         )
 
-    def _approval(self, call: Call, state: _State) -> ev.ApprovalNeeded:
+    def _approval(self, call: Call, state: State) -> ev.ApprovalNeeded:
         effect = call.request.effect
         reason = "This cannot be undone." if effect == Effect.IRREVERSIBLE else "This changes something outside."
         if state.tainted:
@@ -535,7 +365,7 @@ class Orchestrator:
 
     # ------------------------------------------------------------------ finishing
 
-    async def _close_from_results(self, turn: Turn, state: _State) -> AsyncIterator[ev.Event]:
+    async def _close_from_results(self, turn: Turn, state: State) -> AsyncIterator[ev.Event]:
         """Answer from what the tools said: in their own sentences, or phrased by the model and checked."""
         results = state.results
         citations = answer.cite_results(results)
@@ -555,7 +385,7 @@ class Orchestrator:
             yield ev.TextDelta(draft.strip() + (f" [{citations[0].number}]" if citations else ""))
         yield self._finished(turn, state, citations)
 
-    def _finished(self, turn: Turn, state: _State, citations: Sequence[Citation] | None) -> ev.TurnFinished:
+    def _finished(self, turn: Turn, state: State, citations: Sequence[Citation] | None) -> ev.TurnFinished:
         """`citations=None`: read them from the answer's own [n] marks (models that write)."""
         doubtful: tuple[str, ...] = ()
         if citations is None:
@@ -582,7 +412,7 @@ class Orchestrator:
         )
 
     @staticmethod
-    def _timing(state: _State) -> ev.Timing:
+    def _timing(state: State) -> ev.Timing:
         rounded = {name: round(seconds, 4) for name, seconds in state.spent.items()}
         first = None if state.first_token is None else round(state.first_token, 4)
         return ev.Timing(total=round(time.monotonic() - state.started, 4), first_token=first, **rounded)
@@ -601,46 +431,3 @@ def cancelled(text: str, profile: Profile) -> ev.TurnFinished:
 async def _within(room: asyncio.Semaphore, toolset: Toolset, call: Call, listened: bool) -> ev.ToolFinished:
     async with room:
         return await execute(toolset, call, listened=listened)
-
-
-def _joined(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
-    if not chunks:
-        return AIMessageChunk(content="")
-    return chunks[0] + list(chunks[1:])
-
-
-def _reason(message: AIMessage) -> str:
-    return str(message.response_metadata.get("finish_reason") or "stop")
-
-
-def _usage(message: AIMessage) -> ev.Usage:
-    usage = message.usage_metadata
-    if not usage:
-        return ev.Usage()
-    cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
-    return ev.Usage(usage["input_tokens"], usage["output_tokens"], cached or 0)
-
-
-def _considered(
-    message: AIMessage, toolset: Toolset, strategy: str, picked: Picked | None
-) -> ev.ToolsConsidered | None:
-    routing = message.response_metadata.get("trimtab_routing")
-    chosen = tuple(c["name"] for c in message.tool_calls)
-    if routing:
-        offered = tuple(ev.Considered(o["name"], float(o["score"]), str(o["reason"])) for o in routing["offered"])
-        called = tuple(routing["chosen"])
-        shown = tuple(one for rank, one in enumerate(offered) if rank < TOLD or one.name in called)  # best first
-        left = tuple(one for one in offered[TOLD : 2 * TOLD] if one.name not in called)
-        return ev.ToolsConsidered("guided", shown, called, routing.get("threshold"), left, len(offered))
-    if not toolset.tools:
-        return None
-    scores = picked.scores if picked else {}
-    told = tuple(
-        ev.Considered(
-            name, scores.get(name, 1.0), "called by the model" if name in chosen else "not called by the model"
-        )
-        for name in toolset.tools
-    )
-    left = tuple(one for one in picked.left_out if one.name not in toolset.tools) if picked else ()
-    installed = picked.installed if picked else len(told)
-    return ev.ToolsConsidered(strategy, told, chosen, None, left, installed)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from trimtab.domain import events as ev
 
@@ -34,8 +34,12 @@ START = "0" * 64
 
 _LAST = select(audit_log.c.seq, audit_log.c.digest).order_by(audit_log.c.seq.desc()).limit(1)
 _ADD = audit_log.insert()
-_OF_CALLS = select(events.c.data).where(
-    events.c.turn_id == bindparam("turn"), events.c.type.in_((ev.ToolRequested.type, ev.ApprovalDecided.type))
+_TELLING = (ev.ToolRequested.type, ev.ApprovalDecided.type)
+"""The events that say what a call was and who allowed it."""
+_OF_CALLS = (
+    select(events.c.data)
+    .where(events.c.turn_id == bindparam("turn"), or_(*(events.c.type == kind for kind in _TELLING)))
+    .order_by(events.c.seq)
 )
 _CHAINED = [c.name for c in audit_log.c if c.name != "digest"]
 
@@ -85,14 +89,24 @@ def add(
     return row
 
 
-def of_turn(connection: Connection, turn: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
-    """Write down a call of a turn, as its `tool.finished` (on the wire's form) and what is logged of it say."""
+def of_turn(
+    connection: Connection,
+    turn: Mapping[str, Any],
+    finished: Mapping[str, Any],
+    logged_with: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write down a call of a turn, as its `tool.finished` (on the wire's form) and what is logged of it say.
+
+    `logged_with` are the events that were logged together with it. Mostly the whole call is among them, and nothing
+    need be read back.
+    """
     call = finished["call_id"]
-    logged = (orjson.loads(data) for data in connection.execute(_OF_CALLS, {"turn": turn["id"]}).scalars())
+    logged = [wire for wire in logged_with if wire["type"] in _TELLING and wire["call_id"] == call]
+    if not logged or logged[0]["type"] != ev.ToolRequested.type:
+        stored = (orjson.loads(data) for (data,) in prepared.rows(connection, _OF_CALLS, {"turn": turn["id"]}))
+        logged = [wire for wire in stored if wire["call_id"] == call]
     effect, arguments, approval = "", {}, ""
     for wire in logged:
-        if wire["call_id"] != call:
-            continue
         if wire["type"] == ev.ToolRequested.type:
             effect, arguments = wire["effect"], wire["arguments"]
         else:

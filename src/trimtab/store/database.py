@@ -97,6 +97,15 @@ class Database:
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn(connection, ...)` in a write transaction; returns after it is on disk."""
+        return await self.submit(fn, *args, **kwargs)
+
+    def submit(
+        self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """`write` without a task of its own: it is queued when this returns, and on disk when the future is done.
+
+        Cancelling the future only stops the waiting. A callback on it runs even if nobody waits any more.
+        """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
 
@@ -104,13 +113,16 @@ class Database:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
                 loop.call_soon_threadsafe(_settle, result, outcome)
 
-        self._submit(_Job(lambda connection: fn(connection, *args, **kwargs), tell))
-        return await result
+        try:
+            self._enqueue(_Job(lambda connection: fn(connection, *args, **kwargs), tell))
+        except Unavailable as error:
+            result.set_exception(error)
+        return result
 
     def write_sync(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`write` for code that is not async."""
         result: Future[T] = Future()
-        self._submit(_Job(lambda connection: fn(connection, *args, **kwargs), functools.partial(_settle, result)))
+        self._enqueue(_Job(lambda connection: fn(connection, *args, **kwargs), functools.partial(_settle, result)))
         return result.result()
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -148,7 +160,7 @@ class Database:
 
     # ------------------------------------------------------------------ the writer
 
-    def _submit(self, job: _Job) -> None:
+    def _enqueue(self, job: _Job) -> None:
         with self._door:  # nothing may be queued behind the last batch
             if self._closed:
                 raise Unavailable("The database is closed: Trimtab is shutting down. Start it again and retry.")
@@ -207,11 +219,25 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, connection: Connection) -> Iterator[None]:
-        with connection.begin():
-            if self.shared:
+        if self.shared:
+            with connection.begin():
                 # First of all: what the transaction reads, it reads after the writer before it has committed.
                 connection.execute(_ONE_WRITER)
+                yield
+            return
+        # Begun and committed past SQLAlchemy, whose own bookkeeping costs as much as a few statements. It joins in when
+        # a job uses it (see `on_begin`), and is told then.
+        prepared.execute(connection, "BEGIN IMMEDIATE")
+        try:
             yield
+            prepared.execute(connection, "COMMIT")
+        except BaseException:
+            if connection.connection.in_transaction:  # SQLite has not rolled it back itself
+                prepared.execute(connection, "ROLLBACK")
+            raise
+        finally:
+            if connection.in_transaction():
+                connection.rollback()  # nothing is left to roll back: this only ends SQLAlchemy's part
 
     def _one(self, connection: Connection, job: _Job) -> _Outcome:
         savepoint = connection.begin_nested()
@@ -253,6 +279,8 @@ class Database:
             cursor.close()
 
         def on_begin(connection: Connection) -> None:
+            if write and connection.connection.in_transaction:
+                return  # the writer has begun it, see `_transaction`
             # A transaction that will write takes the lock at once: a deferred one can fail with "database is locked"
             # in the middle, whatever the timeout.
             prepared.execute(connection, "BEGIN IMMEDIATE" if write else "BEGIN")

@@ -8,12 +8,11 @@ inside the transaction of the connection. What this leaves out: rows come back a
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Select, Update, exc
+from sqlalchemy import Column, Connection, Dialect, Insert, Select, Table, Update, exc
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Statement = Select[Any] | Insert | Update
@@ -41,30 +40,47 @@ def run(connection: Connection, statement: Statement, values: Values) -> None:
 def run_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> None:
     """The same for each of `many`, which all have the same names."""
     ready = _ready(statement, connection.dialect, tuple(many[0]))
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
-        connection.connection.cursor().executemany(ready.sql, [ready.arguments(values) for values in many])
-
-
-def first_of_each(connection: Connection, statement: Statement, many: Sequence[Values]) -> list[Row]:
-    """Run a statement that returns one row for each of `many`: the rows, in their order."""
-    ready = _ready(statement, connection.dialect, tuple(many[0]))
     arguments = [ready.arguments(values) for values in many]
-    with _raising_as_sqlalchemy(connection.dialect, ready.sql):
+    try:
+        connection.connection.cursor().executemany(ready.sql, arguments)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, ready.sql, error) from error
+
+
+def numbers_of_each(connection: Connection, table: Table, many: Sequence[Values]) -> list[int]:
+    """Insert `many` rows into a table whose key counts up by itself; returns their numbers, in their order."""
+    number = table.autoincrement_column
+    assert number is not None
+    if connection.dialect.name == "sqlite":
+        run_each(connection, _insert(table), many)
+        # One writer, one transaction: AUTOINCREMENT has numbered them without a gap.
+        last = int(execute(connection, "SELECT last_insert_rowid()").fetchone()[0])
+        return list(range(last - len(many) + 1, last + 1))
+    ready = _ready(_insert(table, number), connection.dialect, tuple(many[0]))
+    arguments = [ready.arguments(values) for values in many]
+    try:
         cursor: Any = connection.connection.cursor()
-        if connection.dialect.name == "sqlite":
-            return [cursor.execute(ready.sql, each).fetchone() for each in arguments]
         cursor.executemany(ready.sql, arguments, returning=True)  # psycopg sends them all at once
-        found: list[Row] = [cursor.fetchone()]
+        found = [int(cursor.fetchone()[0])]
         while cursor.nextset():
-            found.append(cursor.fetchone())
+            found.append(int(cursor.fetchone()[0]))
         return found
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, ready.sql, error) from error
+
+
+@functools.cache
+def _insert(table: Table, returning: Column[Any] | None = None) -> Insert:
+    return table.insert() if returning is None else table.insert().returning(returning)
 
 
 def execute(connection: Connection, sql: str, arguments: Any = ()) -> Any:
     """Run the driver's own SQL; returns the cursor."""
-    with _raising_as_sqlalchemy(connection.dialect, sql):
+    try:
         cursor: Any = connection.connection.cursor()
         return cursor.execute(sql, arguments)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, sql, error) from error
 
 
 def _execute(connection: Connection, statement: Statement, values: Values) -> Any:
@@ -72,19 +88,10 @@ def _execute(connection: Connection, statement: Statement, values: Values) -> An
     return execute(connection, ready.sql, ready.arguments(values))
 
 
-class _raising_as_sqlalchemy(contextlib.AbstractContextManager[None]):
-    """The driver's errors as the classes that SQLAlchemy gives them, which is what callers know."""
-
-    def __init__(self, dialect: Dialect, sql: str) -> None:
-        self._dialect = dialect
-        self._sql = sql
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        driver = self._dialect.loaded_dbapi.Error
-        if isinstance(error, driver):
-            raise exc.DBAPIError.instance(
-                self._sql, None, error, driver, hide_parameters=True, dialect=self._dialect
-            ) from error
+def _as_sqlalchemy(connection: Connection, sql: str, error: Exception) -> BaseException:
+    """The driver's error as the class that SQLAlchemy gives it, which is what callers know."""
+    driver = connection.dialect.loaded_dbapi.Error
+    return exc.DBAPIError.instance(sql, None, error, driver, hide_parameters=True, dialect=connection.dialect)
 
 
 class _Ready:
@@ -103,9 +110,11 @@ class _Ready:
         self._converters = [(name, convert) for name, convert in converters if convert is not None]
 
     def arguments(self, values: Values) -> Any:
-        given = {**self._constants, **values}
-        for name, convert in self._converters:
-            given[name] = convert(given[name])
+        given = values
+        if self._constants or self._converters:
+            given = {**self._constants, **values}
+            for name, convert in self._converters:
+                given[name] = convert(given[name])
         return given if self._order is None else [given[name] for name in self._order]
 
 

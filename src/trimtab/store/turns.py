@@ -33,7 +33,6 @@ _ACTIVE = select(turns.c.id).where(
 _SHOWN = [c for c in turns.c if c.name != "stop_at"]
 _ONE = select(*_SHOWN).where(turns.c.id == bindparam("turn"), turns.c.owner_id == bindparam("owner"))
 _OPEN = turns.insert()
-_LOG = events.insert().returning(events.c.seq)
 _READ = (
     select(events.c.seq, events.c.data)
     .where(events.c.turn_id == bindparam("turn"), events.c.seq > bindparam("after"))
@@ -141,14 +140,19 @@ def append(
     wires = [orjson.loads(data) for data in written]  # what is announced is what was stored
     common = {"turn_id": turn["id"], "at": now}
     rows = [{**common, "type": event.type, "data": data} for event, data in zip(batch, written, strict=True)]
-    numbers = [seq for (seq,) in prepared.first_of_each(connection, _LOG, rows)]
+    numbers = prepared.numbers_of_each(connection, events, rows)
     for event, wire in zip(batch, wires, strict=True):
-        _apply(connection, turn, event, wire, now)
+        _apply(connection, turn, event, wire, wires, now)
     return list(zip(numbers, wires, strict=True))
 
 
 def _apply(
-    connection: Connection, turn: Mapping[str, Any], event: ev.Event, wire: Mapping[str, Any], now: float
+    connection: Connection,
+    turn: Mapping[str, Any],
+    event: ev.Event,
+    wire: Mapping[str, Any],
+    batch: Sequence[Mapping[str, Any]],
+    now: float,
 ) -> None:
     match event:
         case ev.ApprovalNeeded():
@@ -170,7 +174,7 @@ def _apply(
                 )
             )
         case ev.ToolFinished():
-            audit.of_turn(connection, turn, wire)
+            audit.of_turn(connection, turn, wire, batch)
         case ev.TurnFinished():
             made_by = {key: wire[key] for key in ("citations", "usage", "timing", "lineage")}
             _settle(connection, turn, event.status, wire["text"], now, **made_by)

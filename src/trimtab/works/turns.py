@@ -25,7 +25,8 @@ from trimtab.domain.passage import Citation, Passage, Span
 from trimtab.domain.tool import METADATA_KEY, Effect, ToolInfo, ToolOutcome
 from trimtab.llm.served import Served, Spoken
 from trimtab.orchestrator import grounding, prompts
-from trimtab.orchestrator.turn import PHRASING, Orchestrator, Turn
+from trimtab.orchestrator.state import Turn
+from trimtab.orchestrator.turn import PHRASING, Orchestrator
 from trimtab.retrieval.contracts import Encoder
 from trimtab.retrieval.search import Quote, best_sentences
 
