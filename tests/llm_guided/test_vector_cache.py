@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 from langchain_core.embeddings import Embeddings
 
+from trimtab.llm.guided import GuidedChatModel
+from trimtab.llm.kept_vectors import KeptVectors
 from trimtab.llm.router import VectorCache
+from trimtab.llm.scripted import ScriptedModel
+from trimtab.llm.toolspec import ToolSpec
 
 
 class Letters(Embeddings):
@@ -54,3 +61,56 @@ def test_what_is_used_again_and_again_stays() -> None:
     assert embedder.embedded.count("tool") == 1
     cache.of(["one"])
     assert embedder.embedded.count("one") == 2
+
+
+WATER = ToolSpec("garden_water", "Water the garden.", examples=("Water the roses", "The beds are dry"))
+
+
+def test_a_second_start_embeds_no_tool_again_and_routes_alike(tmp_path: Path) -> None:
+    kept = tmp_path / "prepared" / "vectors.npz"
+    first, second = Letters(), Letters()
+    models = [GuidedChatModel(inner=ScriptedModel(["Well."]), embedder=e, kept=kept) for e in (first, second)]
+    models[0].warm([WATER.as_openai()])
+    models[0].bind_tools([WATER.as_openai()]).invoke("A word that nobody else may read")
+    models[1].warm([WATER.as_openai()])
+    assert first.embedded
+    assert second.embedded == []
+    routers = [next(iter(model._routers.values())) for model in models]
+    assert routers[0].threshold == routers[1].threshold
+    with np.load(kept, allow_pickle=False) as held:
+        assert held["keys"].size == 32 * len(held["rows"])
+        assert hashlib.sha256(b"A word that nobody else may read").digest() not in held["keys"].tobytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_a_damaged_file_of_vectors_costs_time_only(tmp_path: Path, content: bytes) -> None:
+    kept = tmp_path / "vectors.npz"
+    kept.write_bytes(content)
+    embedder = Letters()
+    vectors = KeptVectors(embedder, kept)
+    row = vectors.embed_query("rudder")
+    vectors.save()
+    assert embedder.embedded == ["rudder"]
+    assert KeptVectors(Letters(), kept).embed_query("rudder") == row
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors.npz"]
+
+
+def test_vectors_that_are_no_numbers_are_not_believed(tmp_path: Path) -> None:
+    kept = tmp_path / "vectors.npz"
+    vectors = KeptVectors(Letters(), kept)
+    vectors.embed_query("rudder")
+    vectors.save()
+    with np.load(kept) as held:
+        keys, rows = held["keys"], held["rows"]
+    np.savez(kept, keys=keys, rows=rows * np.float32("nan"))
+    embedder = Letters()
+    KeptVectors(embedder, kept).embed_query("rudder")
+    assert embedder.embedded == ["rudder"]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    vectors = KeptVectors(Letters(), tmp_path / "file" / "vectors.npz")
+    vectors.embed_query("rudder")
+    vectors.save()
+    assert (tmp_path / "file").read_text() == "in the way"

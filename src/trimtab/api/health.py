@@ -84,6 +84,5 @@ async def check(app: Trimtab) -> dict[str, dict[str, Any]]:
         parts["version"] = {"ok": not app.versions.fault, "fault": app.versions.fault}
     if app.library is not None:
         parts["documents"] = {"ok": app.library.is_open}
-    broken = {s.name: s.error for s in app.toolbox.connectors if s.error}
-    parts["connectors"] = {"ok": True, "loaded": len(app.toolbox.connectors) - len(broken), "broken": broken}
+    parts["connectors"] = {"ok": True, "loaded": app.toolbox.loaded, "broken": app.toolbox.faults}
     return parts

@@ -185,6 +185,16 @@ class Toolbox:
         known = [self._status(entry) for entry in self._entries.values()]
         return sorted([*known, *self._broken], key=lambda status: status.name)
 
+    @property
+    def loaded(self) -> int:
+        """How many connectors there are, those that are off included."""
+        return len(self._entries)
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Why each connector that is broken could not be loaded."""
+        return {status.name: status.error for status in self._broken}
+
     def connector(self, name: str) -> ConnectorStatus:
         """One of them.
 

@@ -21,6 +21,7 @@ import datetime as dt
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -36,6 +37,7 @@ from ..domain.errors import InvalidInput
 from ..domain.model import AskedDirectly, Embedder
 from .conversation import Conversation
 from .decoding import Asking, decode_open
+from .kept_vectors import KeptVectors
 from .plan import Plan, Planner
 from .router import Router, VectorCache
 from .toolspec import ToolSpec, specs_of
@@ -51,6 +53,7 @@ class GuidedChatModel(AskedDirectly, BaseChatModel):
     Args of the constructor:
         inner: speaks, and decodes under a JSON schema (`response_format`).
         embedder: for the router; sentence embeddings of the MiniLM kind, which the fitted weights are for.
+        kept: a file for the embeddings of what tools say of themselves, so that a start need not make them again.
         clock: tells the time, for "tomorrow".
 
     Raises (when asked):
@@ -62,6 +65,7 @@ class GuidedChatModel(AskedDirectly, BaseChatModel):
 
     inner: BaseChatModel
     embedder: Any
+    kept: Path | None = None
     clock: Callable[[], dt.datetime] = dt.datetime.now
     _vectors: VectorCache = PrivateAttr()
     _routers: OrderedDict[tuple[ToolSpec, ...], Router] = PrivateAttr(default_factory=OrderedDict)
@@ -172,15 +176,25 @@ class GuidedChatModel(AskedDirectly, BaseChatModel):
 
     def warm(self, tools: Sequence[Any]) -> None:
         """Calibrate for these tools now (a second or two), so that the first question does not wait for it."""
-        if tools:
-            self._router(specs_of(tools))
+        specs = specs_of(tools)
+        if not specs or specs in self._routers:
+            return
+        if self.kept is None:
+            self._router(specs)
+        else:
+            kept = KeptVectors(self.embedder, self.kept)
+            router = Router(specs, VectorCache(kept))
+            kept.save()
+            router.vectors = self._vectors
+            self._add(router)
 
     def _router(self, specs: tuple[ToolSpec, ...]) -> Router:
-        router = self._routers.get(specs)
-        if router is None:
-            router = self._routers[specs] = Router(specs, self._vectors)
-            while len(self._routers) > _ROUTERS_KEPT:
-                self._routers.popitem(last=False)
+        return self._routers.get(specs) or self._add(Router(specs, self._vectors))
+
+    def _add(self, router: Router) -> Router:
+        self._routers[router.specs] = router
+        while len(self._routers) > _ROUTERS_KEPT:
+            self._routers.popitem(last=False)
         return router
 
     def _likeness(self, text: str, others: Sequence[str]) -> list[float]:

@@ -123,7 +123,8 @@ class Router:
 
     def __init__(self, specs: Sequence[ToolSpec], vectors: VectorCache) -> None:
         self.specs = tuple(specs)
-        self._vectors = vectors
+        self.vectors = vectors
+        """Embeds the messages. Another may be put in its place once the router stands."""
         self._descriptions = [f"{spaced(s.name)}: {s.description}" for s in self.specs]
         self._examples = [masked(e) for s in self.specs for e in s.examples]
         self._owner = np.array([i for i, s in enumerate(self.specs) for _ in s.examples], dtype=np.int64)
@@ -141,7 +142,7 @@ class Router:
 
     def route(self, message: str) -> Routing:
         """Score every tool for `message`."""
-        vector = self._vectors.of([masked(message)])[0]
+        vector = self.vectors.of([masked(message)])[0]
         scores, likeness, shared = self._scores(message, vector)
         order = np.argsort(-scores, kind="stable")
         routes = tuple(Route(self.specs[i].name, float(scores[i]), float(likeness[i]), float(shared[i])) for i in order)
@@ -156,7 +157,7 @@ class Router:
         if self._e is not None:
             near = self._e @ vector
             if self._n is not None:
-                near = np.maximum(near, self._n @ self._vectors.of([named_masked(message, self._keep)])[0])
+                near = np.maximum(near, self._n @ self.vectors.of([named_masked(message, self._keep)])[0])
             if skip_example >= 0:
                 near[skip_example] = -1.0
             np.maximum.at(likeness, self._owner, near)

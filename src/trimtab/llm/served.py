@@ -266,7 +266,7 @@ def with_tools(bare: BaseChatModel, profile: Profile, embedder: Embedder | None)
             )
         from .guided import GuidedChatModel
 
-        return GuidedChatModel(inner=bare, embedder=embedder)
+        return GuidedChatModel(inner=bare, embedder=embedder, kept=getattr(embedder, "kept", None))
     if profile.tools == "native":
         from .native import NativeToolModel
 

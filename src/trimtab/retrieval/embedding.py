@@ -66,6 +66,8 @@ class MiniLmEmbeddings(Embeddings):
     def __init__(self, folder: Path, options: EmbeddingOptions = EmbeddingOptions()) -> None:
         self.options = options
         self.fingerprint = fingerprint(folder, options.precision)
+        self.kept = folder.parent / "prepared" / f"vectors-{self.fingerprint}.npz"
+        """Where vectors of texts that do not change may be kept."""
         self.tokenizer = load_tokenizer(folder / "tokenizer.json")
         threads = max(1, options.threads)
         compiled = _compiled(read_encoder(folder, options.precision), threads, options.precision)
