@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
-WORKERS ?= 0
+WORKERS ?= 2
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ help: ## list these verbs
 up: $(VENV)/.run ## install, fetch the default models, start the server and the web UI
 	@$(BIN)/trimtab up
 
-test: $(VENV)/.dev chromium ## set up and run the tests (WORKERS=2 in two processes)
+test: $(VENV)/.dev chromium ## set up and run the tests, in two processes (WORKERS=0: in one)
 	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 slow: $(VENV)/.dev chromium ## the long end-to-end and endurance cases
