@@ -20,7 +20,7 @@ from trimtab.deploy.campaign import Done, LeftOut, Orders, Step, run
 from trimtab.deploy.interval import wilson
 from trimtab.deploy.quality import Position, compare
 from trimtab.deploy.results import Results
-from trimtab.deploy.speed import measure
+from trimtab.deploy.speed import Endpoint, measure
 from trimtab.deploy.variant import REFERENCE, Candidate, Knobs, candidate, variant
 from trimtab.deploy.workload import Request, from_file, replayed, synthetic
 from trimtab.domain.errors import EngineError, EngineRefused, InvalidInput, Unavailable
@@ -244,3 +244,33 @@ def test_forms_of_a_student_have_names_of_their_own_and_old_measurements_keep_th
     assert candidate(plain).variant == variant("openvino/int8")
     with pytest.raises(InvalidInput, match="no student's name"):
         variant("openvino/int8@../etc")
+
+
+def test_a_connection_that_was_closed_between_two_questions_is_opened_again() -> None:
+    """As llama.cpp's server does with idle ones. A server that is gone is still an error."""
+    events = [{"choices": [{"delta": {"content": piece}}]} for piece in ("one", " two")]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        for turn in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
+            await reader.readexactly(length)
+            if turn == 0:
+                asked += 1
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        writer.close()
+
+    async def story() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        endpoint = Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "small", "")
+        async with server:
+            assert (await measure(endpoint, synthetic(3).requests, 1)).answers == 3
+        with pytest.raises(EngineError):
+            await measure(endpoint, synthetic(1).requests, 1)
+
+    asyncio.run(story())
+    assert asked == 3

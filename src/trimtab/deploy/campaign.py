@@ -10,7 +10,7 @@ told against it.
 
 from __future__ import annotations
 
-import os
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -22,6 +22,7 @@ from trimtab.domain.errors import TrimtabError
 from .answers import Asker, Sizes, collect
 from .choose import front
 from .estimate import Asked, ModelFacts, estimate
+from .machine import others_at_work
 from .quality import Position, compare
 from .results import Measured, Results, key_of
 from .speed import Endpoint, measure
@@ -245,7 +246,7 @@ async def _one(
     """
     began, ticks = time.monotonic(), clock()
     stage.prepare(one.variant)
-    load = os.getloadavg()[0]
+    load = await asyncio.to_thread(others_at_work)
     await _ensure_reference(orders, one, stage)
     async with stage.start(one) as started:
         await measure(started.endpoint, orders.workload.part(-1, 1), 1)  # what only the first question pays

@@ -79,7 +79,7 @@ def choose(plan: Deployment, machine: Machine, rows: Sequence[Measured]) -> Choi
     Raises:
         UnreachableTarget: nothing was measured for so many users and so much context.
     """
-    rows = [row for row in rows if _comparable(plan, row)]
+    rows = _fewest_users([row for row in rows if _comparable(plan, row)])
     if not rows:
         raise UnreachableTarget(
             f"Nothing was measured for {plan.targets.users} users with {plan.targets.context} tokens each. "
@@ -97,6 +97,15 @@ def choose(plan: Deployment, machine: Machine, rows: Sequence[Measured]) -> Choi
 def _comparable(plan: Deployment, row: Measured) -> bool:
     """It was asked by as many users at least, with room for as long a question."""
     return row.together.users >= plan.targets.users and row.candidate.knobs.context >= plan.targets.context
+
+
+def _fewest_users(rows: Sequence[Measured]) -> list[Measured]:
+    """Of each variant those rows that were asked by the fewest: speeds with one user and with eight do not compare."""
+    fewest: dict[str, int] = {}
+    for row in rows:
+        name = row.candidate.variant.name
+        fewest[name] = min(row.together.users, fewest.get(name, row.together.users))
+    return [row for row in rows if row.together.users == fewest[row.candidate.variant.name]]
 
 
 def _cost(row: Measured) -> tuple[int, int, float]:

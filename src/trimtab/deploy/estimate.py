@@ -4,8 +4,8 @@ The parts of memory are the weights, the keys and values of every slot, those of
 largest step of computation, and the engine itself. How often an engine holds its weights, and what a step and the
 engine take, are constants fitted to peak memory on x86-64 (the table in docs/deployment.md): llama.cpp sets all slots
 aside when it starts, and keeps 4-bit weights a second time in another order; OpenVINO takes its
-weights twice (16-bit ones three times; what the copies are was not looked into), and touches keys and values only when
-they are used.
+weights twice (16-bit ones three times), and touches keys and values only when they are used. Without AVX-512 it takes
+16-bit weights four times, and others three times once more than four questions are computed together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trimtab.domain.errors import ImpossibleBudget
 
-from .machine import Machine
+from .machine import Machine, has_avx512
 from .plan import Deployment
 from .variant import Candidate, Variant
 
@@ -24,6 +24,8 @@ _BLOCK_BYTES = {"f32": 128, "f16": 64, "q8_0": 34, "q5_0": 22, "q4_0": 18, "int8
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "u8": 1.1875, "u4": 0.6875}
 """Bytes of one remembered number, its share of a scale and a zero point included."""
 MB = 1_000_000
+TOGETHER = 4
+"""Questions computed at once, above which OpenVINO keeps weights in one more order on processors without AVX-512."""
 CACHE = 256 * (1 << 20)
 """Most that an engine keeps of questions which were answered (`EngineOptions.cache_mib`)."""
 
@@ -73,14 +75,18 @@ class Asked:
     """Of all questions and answers."""
 
 
-def estimate(facts: ModelFacts, candidate: Candidate, asked: Asked | None = None) -> Estimate:
+def estimate(
+    facts: ModelFacts, candidate: Candidate, asked: Asked | None = None, *, avx512: bool | None = None
+) -> Estimate:
     """Without loading anything.
 
     Args:
         asked: what the engine may remember; None: as much as it has room for, as after a day of use.
+        avx512: whether the processor has it; None: as this one.
     """
-    of = _llamacpp if candidate.variant.engine == "llamacpp" else _openvino
-    return of(facts, candidate, asked)
+    if candidate.variant.engine == "llamacpp":
+        return _llamacpp(facts, candidate, asked)
+    return _openvino(facts, candidate, asked, has_avx512() if avx512 is None else avx512)
 
 
 def _weights(facts: ModelFacts, variant: Variant) -> int:
@@ -112,7 +118,7 @@ def _llamacpp(facts: ModelFacts, candidate: Candidate, asked: Asked | None) -> E
     return _told(disk, held, _kv(facts, candidate), room, step, engine)
 
 
-def _openvino(facts: ModelFacts, candidate: Candidate, asked: Asked | None) -> Estimate:
+def _openvino(facts: ModelFacts, candidate: Candidate, asked: Asked | None, avx512: bool) -> Estimate:
     weights = _weights(facts, candidate.variant)
     angles = facts.context * facts.head * 4
     beside = facts.layers * 75_000 + facts.vocabulary * 125
@@ -122,7 +128,10 @@ def _openvino(facts: ModelFacts, candidate: Candidate, asked: Asked | None) -> E
         kv, room = min(kv, used), min(CACHE, max(0, used - kv))
     step = candidate.knobs.batch * 50 * facts.inner
     engine = 300 * MB
-    held = weights * (3 if candidate.variant.weights == "f16" else 2)
+    if candidate.variant.weights == "f16":
+        held = weights * (3 if avx512 else 4)
+    else:
+        held = weights * (2 if avx512 or candidate.knobs.slots <= TOGETHER else 3)
     return _told(weights + angles + facts.vector_bytes + beside, held, kv, room, step, engine)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,29 @@ def this_machine(folder: Path) -> Machine:
         accelerators=tuple(path for path in _ACCELERATORS if os.path.exists(path)),
         processor=_processor(),
     )
+
+
+def has_avx512() -> bool:
+    """Whether engines compute in AVX-512 here, which decides in which form they hold weights."""
+    return " avx512f" in _read("/proc/cpuinfo")
+
+
+def others_at_work(seconds: float = 0.5) -> float:
+    """How many processors' worth of work all other processes do, looked at for so long. Where the system does not say:
+    its load average."""
+
+    def spent() -> tuple[float, float]:
+        fields = [float(number) for number in _read("/proc/stat").partition("\n")[0].split()[1:9]]
+        user, nice, system, _idle, _waiting, interrupts, soft, _stolen = fields
+        return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+    try:
+        before = spent()
+        time.sleep(seconds)
+        after = spent()
+    except (ValueError, OSError):
+        return os.getloadavg()[0]
+    return max(0.0, (after[0] - before[0] - (after[1] - before[1])) / seconds)
 
 
 def free_memory() -> int:

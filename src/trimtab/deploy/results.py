@@ -48,7 +48,7 @@ class Measured:
     estimated_memory: int
     estimated_disk: int
     load_before: float
-    """The machine's load average before it began: more than 0.5 means that others were working."""
+    """Processors' worth of work that others did just before it began; more than 0.5 is told as a busy machine."""
     seconds: float
     """That measuring took."""
     at: float

@@ -93,7 +93,7 @@ async def measure(endpoint: Endpoint, requests: Sequence[Request], users: int) -
         async def user() -> None:
             while waiting:
                 number, request = waiting.pop()
-                answers.append(await ask(client, endpoint, request, seed=number))
+                answers.append(await _asked(client, endpoint, request, seed=number))
 
         began = time.perf_counter()
         try:
@@ -123,6 +123,17 @@ def _summed(answers: Sequence[Answer], users: int, seconds: float) -> Speed:
         tokens=prompts + sum(a.tokens for a in answers),
         cached_share=sum(a.cached_tokens for a in answers) / prompts if prompts else 0.0,
     )
+
+
+async def _asked(client: httpx.AsyncClient, endpoint: Endpoint, request: Request, seed: int) -> Answer:
+    """`ask`, and once more where the server closed the connection between two questions: it has not seen this one
+    (RFC 9112, 9.5), and llama.cpp's does so after five idle seconds."""
+    try:
+        return await ask(client, endpoint, request, seed)
+    except EngineError as error:
+        if not isinstance(error.__cause__, httpx.RemoteProtocolError):
+            raise
+        return await ask(client, endpoint, request, seed)
 
 
 async def ask(client: httpx.AsyncClient, endpoint: Endpoint, request: Request, seed: int) -> Answer:
