@@ -50,7 +50,8 @@ def _axes(right: float, top: float) -> list[str]:
         found.append(f'<path d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
         found.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{right * n / 5:.0f}</text>')
         found.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{top * n / 5:.0f}</text>')
-    found.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 12}" text-anchor="middle">tokens a second, all users</text>')
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    found.append(f'<text x="{middle}" y="{_HEIGHT - 12}" text-anchor="middle">tokens a second, all users</text>')
     found.append(f'<text x="{_LEFT}" y="{_TOP - 16}">MB of memory (less is better)</text>')
     return found
 
