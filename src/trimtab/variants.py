@@ -41,6 +41,7 @@ from trimtab.students import Students
 LIKELIEST = 500
 """Tokens of each prediction that are looked at: as many for every engine, or what is cut off would differ."""
 SUM = ".sha256"
+_PRECISION: dict[str, Precision] = {"f16": "f16", "int8": "int8", "int4": "int4"}
 _TABLES = ("token_embd.weight", "output.weight")
 
 
@@ -118,10 +119,9 @@ class Variants:
         source, sha256 = self._made_of(variant)
         if variant.engine == "llamacpp":
             return form_path(source, sha256, self.folder, variant.weights)
-        from trimtab.llm.openvino_weights import CONVERTER
+        from trimtab.llm.openvino_weights import folder_of
 
-        precision = f"openvino-{variant.weights}"
-        return self.folder / f"{source.stem}.{precision}.{sha256[:16]}.v{CONVERTER}"
+        return folder_of(source, sha256, self.folder, _PRECISION[variant.weights])
 
     def is_written(self, variant: Variant) -> bool:
         return _sum_of(self.path(variant)).is_file()
@@ -157,10 +157,9 @@ class Variants:
             return
         from trimtab.llm.openvino_weights import prepare_openvino
 
-        precision: dict[str, Precision] = {"f16": "f16", "int8": "int8", "int4": "int4"}
-        prepare_openvino(
-            self._made_of(variant)[0], self.folder, precision=precision[variant.weights], on_progress=self._on_progress
-        )
+        source, _ = self._made_of(variant)
+        precision = _PRECISION[variant.weights]
+        prepare_openvino(source, self.folder, precision=precision, on_progress=self._on_progress)
 
     def disk(self, variant: Variant) -> int:
         """Bytes of its files."""

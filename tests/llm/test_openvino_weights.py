@@ -13,6 +13,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import openvino as ov
 import pytest
 from tokenizers import Tokenizer
 
@@ -20,6 +21,7 @@ import tiny_decoder
 from paged import EXACT, Paged
 from trimtab.domain.errors import ModelFileError
 from trimtab.llm.openvino_folder import read_card
+from trimtab.llm.openvino_graph import compressed
 from trimtab.llm.openvino_weights import prepare_openvino
 from trimtab.llm.shelf import Progress
 from trimtab.llm.unpacked import safetensors_folder
@@ -181,6 +183,18 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(tiny: Path, tmp_path
     assert "cannot be written" in done.stdout
     assert "space" in done.stdout
     assert [f for f in (tmp_path / "c").iterdir() if not f.name.endswith(".lock")] == []
+
+
+def test_four_bits_that_came_as_q4_1_stay_what_they_were() -> None:
+    """A scale and a smallest number for 32 numbers, which is no multiple of the scale."""
+    dice = np.random.default_rng(0)
+    whole = dice.integers(0, 16, (8, 3, 32))
+    whole[:, :, :2] = 0, 15
+    scale = dice.uniform(0.01, 0.1, (8, 3, 1))
+    numbers = (scale * (whole - dice.uniform(3, 12, (8, 3, 1)))).astype(np.float32).reshape(8, 96)
+    model = ov.Model([ov.opset13.result(compressed(ov, numbers, "int4"))], [], "matrix")
+    found = next(iter(ov.Core().compile_model(model, "CPU", EXACT)([]).values()))
+    assert (np.abs(found - numbers).reshape(8, 3, 32) / scale).max() < 0.02
 
 
 @pytest.mark.slow

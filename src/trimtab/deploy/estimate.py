@@ -19,7 +19,7 @@ from .plan import Deployment
 from .variant import Candidate, Variant
 
 _BLOCK = 32
-_BLOCK_BYTES = {"f32": 128, "f16": 64, "q8_0": 34, "q5_0": 22, "q4_0": 18, "int8": 34, "int4": 18.5}
+_BLOCK_BYTES = {"f32": 128, "f16": 64, "q8_0": 34, "q5_0": 22, "q4_0": 18, "int8": 34, "int4": 20}
 """Bytes of 32 numbers with their scale."""
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "u8": 1.1875, "u4": 0.6875}
 """Bytes of one remembered number, its share of a scale and a zero point included."""

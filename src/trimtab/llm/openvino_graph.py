@@ -239,15 +239,16 @@ def _int8(ov: Any, groups: Any) -> Any:
 
 
 def _int4(ov: Any, groups: Any) -> Any:
-    """0..15, less a zero point, times a scale."""
+    """0..15, less a zero point, times a scale. The zero point need not be whole, so that what GGUF's Q4_1 holds stays
+    what it is: with whole ones the default model, which comes as Q4_1, lost a third of its perplexity."""
     import numpy as np
 
     op = ov.opset13
     low, high = np.minimum(groups.min(2, keepdims=True), 0), np.maximum(groups.max(2, keepdims=True), 0)
     scale = np.where(high > low, (high - low) / np.float32(15), 1).astype(np.float16)
-    zero = np.clip(np.rint(-low / scale), 0, 15).astype(np.uint8)
-    whole = np.clip(np.rint(groups / scale) + zero, 0, 15).astype(np.uint8)
-    shifted = op.subtract(op.convert(_nibbles(ov, whole), "f16"), op.convert(_nibbles(ov, zero), "f16"))
+    zero = (-low / scale).astype(np.float16)
+    whole = np.clip(np.rint(groups / scale + zero), 0, 15).astype(np.uint8)
+    shifted = op.subtract(op.convert(_nibbles(ov, whole), "f16"), op.constant(zero))
     return op.multiply(shifted, op.constant(scale))
 
 

@@ -30,7 +30,7 @@ from .shelf import OnProgress, Progress, sha256_of
 from .tensors import open_tensors
 
 MODEL = "openvino_model.xml"
-CONVERTER = 3
+CONVERTER: dict[Precision, int] = {"int8": 3, "f16": 3, "int4": 4}
 """Raise it when the same source gives another folder: old folders are then left alone and not used."""
 _PATIENCE = 600.0
 """Seconds to wait for another process that is converting the same model."""
@@ -53,7 +53,7 @@ def prepare_openvino(
             f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
         )
     sha256 = _hash(source)
-    target = cache_dir / f"{source.stem}.openvino-{precision}.{sha256[:16]}.v{CONVERTER}"
+    target = folder_of(source, sha256, cache_dir, precision)
     if (target / CARD).is_file():
         return target
     with alone(cache_dir, target):
@@ -61,6 +61,11 @@ def prepare_openvino(
             report = on_progress or (lambda _: None)
             written(target, source, lambda part: _write(source, sha256, part, precision, report))
     return target
+
+
+def folder_of(source: Path, sha256: str, cache_dir: Path, precision: Precision) -> Path:
+    """Where `prepare_openvino` puts it."""
+    return cache_dir / f"{source.stem}.openvino-{precision}.{sha256[:16]}.v{CONVERTER[precision]}"
 
 
 def _hash(source: Path) -> str:
@@ -141,7 +146,9 @@ def _write(source: Path, sha256: str, part: Path, precision: Precision, report: 
     else:
         full_tokenizer(header).save(str(part / TOKENIZER))
     write_native_tokenizer(header, part)
-    write_card(card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER, precision=precision), part)
+    write_card(
+        card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER[precision], precision=precision), part
+    )
     report(Progress("OpenVINO model", steps, steps))
 
 
