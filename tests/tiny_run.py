@@ -37,7 +37,8 @@ class Making:
         wanted = checked(recipe | {"policy": small | recipe.get("policy", {})})
         jobs = Jobs(self.home / "jobs")
         job = next(iter(jobs.listed()), None) or jobs.submit("align", {"recipe": wanted.model_dump()})
-        resolved = Tiny("tiny", "0" * 64, str(self.model), "", str(self.home / "versions"), "auto", "base_tiny")
+        models, versions = str(self.home / "models"), str(self.home / "versions")
+        resolved = Tiny("tiny", "0" * 64, str(self.model), models, versions, "auto", "base_tiny")
         self.made.append(Run(wanted, resolved, job, Report(jobs, job)))
         return self.made[-1]
 

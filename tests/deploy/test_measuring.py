@@ -246,7 +246,7 @@ def test_forms_of_a_student_have_names_of_their_own_and_old_measurements_keep_th
         variant("openvino/int8@../etc")
 
 
-def test_a_connection_that_was_closed_between_two_questions_is_opened_again() -> None:
+def test_a_server_that_closes_connections_between_two_questions_is_measured() -> None:
     """As llama.cpp's server does with idle ones. A server that is gone is still an error."""
     events = [{"choices": [{"delta": {"content": piece}}]} for piece in ("one", " two")]
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)

@@ -192,9 +192,18 @@ def test_four_bits_that_came_as_q4_1_stay_what_they_were() -> None:
     whole[:, :, :2] = 0, 15
     scale = dice.uniform(0.01, 0.1, (8, 3, 1))
     numbers = (scale * (whole - dice.uniform(3, 12, (8, 3, 1)))).astype(np.float32).reshape(8, 96)
+    assert (np.abs(four_bits(numbers) - numbers).reshape(8, 3, 32) / scale).max() < 0.02
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-7, 1e-6])
+def test_numbers_that_are_nearly_nothing_stay_numbers(size: float) -> None:
+    numbers = (np.random.default_rng(0).uniform(-size, size, (4, 64))).astype(np.float32)
+    assert np.abs(four_bits(numbers) - numbers).max() <= size + 2**-22
+
+
+def four_bits(numbers: Any) -> Any:
     model = ov.Model([ov.opset13.result(compressed(ov, numbers, "int4"))], [], "matrix")
-    found = next(iter(ov.Core().compile_model(model, "CPU", EXACT)([]).values()))
-    assert (np.abs(found - numbers).reshape(8, 3, 32) / scale).max() < 0.02
+    return next(iter(ov.Core().compile_model(model, "CPU", EXACT)([]).values()))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
@@ -42,6 +43,7 @@ def this_machine(folder: Path) -> Machine:
     )
 
 
+@functools.cache
 def has_avx512() -> bool:
     """Whether engines compute in AVX-512 here, which decides in which form they hold weights."""
     return " avx512f" in _read("/proc/cpuinfo")

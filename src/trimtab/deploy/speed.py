@@ -88,12 +88,16 @@ async def measure(endpoint: Endpoint, requests: Sequence[Request], users: int) -
     headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=10.0)
     tls = endpoint.base_url.startswith("https:")  # certificates are read only where there is something to verify
-    async with httpx.AsyncClient(timeout=timeout, headers=headers, trust_env=False, verify=tls) as client:
+    # As the adapter does. llama.cpp's server closes idle connections, also just when the next question comes.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20 if tls else 0)
+    async with httpx.AsyncClient(
+        timeout=timeout, headers=headers, limits=limits, trust_env=False, verify=tls
+    ) as client:
 
         async def user() -> None:
             while waiting:
                 number, request = waiting.pop()
-                answers.append(await _asked(client, endpoint, request, seed=number))
+                answers.append(await ask(client, endpoint, request, seed=number))
 
         began = time.perf_counter()
         try:
@@ -123,17 +127,6 @@ def _summed(answers: Sequence[Answer], users: int, seconds: float) -> Speed:
         tokens=prompts + sum(a.tokens for a in answers),
         cached_share=sum(a.cached_tokens for a in answers) / prompts if prompts else 0.0,
     )
-
-
-async def _asked(client: httpx.AsyncClient, endpoint: Endpoint, request: Request, seed: int) -> Answer:
-    """`ask`, and once more where the server closed the connection between two questions: it has not seen this one
-    (RFC 9112, 9.5), and llama.cpp's does so after five idle seconds."""
-    try:
-        return await ask(client, endpoint, request, seed)
-    except EngineError as error:
-        if not isinstance(error.__cause__, httpx.RemoteProtocolError):
-            raise
-        return await ask(client, endpoint, request, seed)
 
 
 async def ask(client: httpx.AsyncClient, endpoint: Endpoint, request: Request, seed: int) -> Answer:

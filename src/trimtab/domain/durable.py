@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Put `text` (UTF-8) in the file; when this returns text and name are on disk. Nobody sees a part of it."""
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Put `content` (a text as UTF-8) in the file; when this returns it and its name are on disk. Nobody sees a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ..domain.durable import replace_file
 from ..domain.model import Embedder
 
 MOST = 8192
@@ -51,16 +52,11 @@ class KeptVectors:
     def save(self) -> None:
         if not self._grown:
             return
-        newest = dict(list(self._rows.items())[-MOST:])
-        part = self._file.with_name(f".{self._file.name}.{os.getpid()}.part")
+        newest, out = dict(list(self._rows.items())[-MOST:]), io.BytesIO()
+        np.savez(out, keys=np.frombuffer(b"".join(newest), np.uint8), rows=np.stack(list(newest.values())))
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as out:
-                    np.savez(out, keys=np.frombuffer(b"".join(newest), np.uint8), rows=np.stack(list(newest.values())))
-                os.replace(part, self._file)
-            finally:
-                part.unlink(missing_ok=True)
+            replace_file(self._file, out.getvalue())
         self._grown = False
 
 

@@ -245,7 +245,8 @@ def _int4(ov: Any, groups: Any) -> Any:
 
     op = ov.opset13
     low, high = np.minimum(groups.min(2, keepdims=True), 0), np.maximum(groups.max(2, keepdims=True), 0)
-    scale = np.where(high > low, (high - low) / np.float32(15), 1).astype(np.float16)
+    scale = ((high - low) / np.float32(15)).astype(np.float16)
+    scale = np.where(scale > 0, scale, np.float16(1))  # numbers too small for 16 bits are all 0
     zero = (-low / scale).astype(np.float16)
     whole = np.clip(np.rint(groups / scale + zero), 0, 15).astype(np.uint8)
     shifted = op.subtract(op.convert(_nibbles(ov, whole), "f16"), op.constant(zero))
