@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Put `content` (a text as UTF-8) in the file; when this returns it and its name are on disk. Nobody sees a part."""
+    """Put `content` (text: UTF-8) in the file; when this returns it and its name are on disk. Nobody sees a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
