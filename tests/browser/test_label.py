@@ -58,12 +58,13 @@ def asked(page: Page) -> str:
 
 
 def press(page: Page, key: str, before: str) -> None:
-    """Press a key and wait until something else is asked."""
+    """Press a key and wait until something else is asked, with all that belongs to it."""
     idle(page)
     page.keyboard.press(key)
     page.wait_for_function(
         "before => document.querySelector('.st-key-label-conversation')?.innerText !== before", arg=before
     )
+    idle(page)  # the question is there before its answers are
 
 
 def test_answers_are_compared_blind_with_two_keys_and_a_word_can_be_taken_back(
@@ -98,6 +99,7 @@ def test_an_answer_is_rated_by_key_skipped_and_mended(page: Page, server: Runnin
     before = len(given(server))
     opened(page, server, "Rate")
     page.locator(".st-key-label-answer").wait_for()
+    idle(page)
     shown = page.locator(".st-key-label-answer").inner_text()
     page.keyboard.press("s")
     page.wait_for_function("was => document.querySelector('.st-key-label-answer')?.innerText !== was", arg=shown)
