@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,8 +29,24 @@ Seed = Annotated[int, typer.Option(min=0, help="Chance; the same seed gives the 
 Detach = Annotated[bool, typer.Option("--detach", help="Only queue it; a running server does it.")]
 
 
+class Whose(StrEnum):
+    """Whose judgement the demo learns from."""
+
+    PEOPLE = "people"
+    CONSTITUTION = "constitution"
+    BOTH = "both"
+
+
 DEMO_PRINCIPLES = ["harmless", "helpful", "sense"]
 """Those whose judge, the default model itself, agrees with people (docs/alignment.md)."""
+DEMOS: dict[Whose, tuple[str, dict[str, Any]]] = {
+    Whose.PEOPLE: ("demo-rlhf", {"bundled": True}),
+    Whose.CONSTITUTION: (
+        "demo-rlaif",
+        {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES},
+    ),
+}
+"""What the version is called, and what it learns from."""
 DEMO_POLICY = {"steps": 12, "learning_rate": 1.4e-3}
 """Few and large steps: it has to be over in minutes."""
 DEMO_GATE = {"probe_questions": 20, "tool_questions": 12, "cited_questions": 16}
@@ -77,14 +94,19 @@ def rlaif(
 
 
 @app.command()
-def demo(steps: Steps = None, seed: Seed = 0, as_json: AsJson = False) -> None:
-    """See it work on the bundled data: learn from people's judgement, then from the constitution's."""
-    for name, data in (
-        ("demo-rlhf", {"bundled": True}),
-        ("demo-rlaif", {"bundled": True, "constitution": True, "human_weight": 0.0, "principles": DEMO_PRINCIPLES}),
-    ):
-        recipe = _recipe(name, data, "ppo", steps, seed)
-        order(recipe | {"policy": DEMO_POLICY | recipe["policy"], "gate": DEMO_GATE}, False, as_json)
+def demo(
+    by: Annotated[Whose, typer.Option(help="Whose judgement it learns from.")] = Whose.PEOPLE,
+    steps: Steps = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """See it work on the bundled data: learn from people's judgement, or from the model's own under a constitution."""
+    for whose, (name, data) in DEMOS.items():
+        if by in (whose, Whose.BOTH):
+            recipe = _recipe(name, data, "ppo", steps, seed)
+            order(recipe | {"policy": DEMO_POLICY | recipe["policy"], "gate": DEMO_GATE}, False, as_json)
+    if by is Whose.PEOPLE:
+        typer.echo("Next, without any person's judgement: trimtab align demo --by constitution", err=True)
 
 
 @app.command()
