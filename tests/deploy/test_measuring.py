@@ -173,8 +173,9 @@ def test_a_worse_prediction_of_the_text_is_a_loss_with_an_interval() -> None:
 
 def test_questions_come_from_a_file_or_from_conversations(tmp_path: Path) -> None:
     file = tmp_path / "asked.jsonl"
-    said = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]}
-    file.write_text(f"How long is the bridge?\n\n{json.dumps(said | {'max_tokens': 9})}\n", "utf-8")
+    said = {"messages": [{"role": "system", "content": "Be\u2028brief."}, {"role": "user", "content": "Why?"}]}
+    line = json.dumps(said | {"max_tokens": 9}, ensure_ascii=False)
+    file.write_text(f"How long is the bridge?\n\n{line}\n", "utf-8")
     first, second = from_file(file).requests
     assert first.messages == (("user", "How long is the bridge?"),)
     assert (second.messages[0][0], second.max_tokens) == ("system", 9)

@@ -83,6 +83,7 @@ class Remote:
         self, thread: str, text: str, documents: str, best_of: int | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         from trimtab.domain import ids
+        from trimtab.domain.lines import lines_of
 
         body = {"text": text, "documents": documents, "best_of": best_of}
         turn = await self._send("POST", f"/v1/threads/{thread}/turns", body, key=ids.new("idk"))
@@ -91,7 +92,7 @@ class Remote:
             "GET", "/v1/events", params={"turn": turn["id"]}, headers={"Accept": "text/event-stream"}
         )
         async with request as response:
-            async for line in response.aiter_lines():
+            async for line in lines_of(response.aiter_bytes()):
                 if line.startswith("data:"):
                     event = json.loads(line[5:])["event"]
                     yield event | {"answer_id": turn["answer_id"]}

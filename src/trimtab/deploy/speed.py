@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from trimtab.domain.errors import EngineError, EngineRefused
+from trimtab.domain.lines import lines_of
 
 from .interval import Interval, bootstrap, mean, quantile
 from .workload import Request
@@ -149,7 +150,7 @@ async def ask(client: httpx.AsyncClient, endpoint: Endpoint, request: Request, s
             if response.status_code >= 400:
                 said = (await response.aread())[:500].decode("utf-8", "replace")
                 raise EngineRefused(f"{endpoint.model} refuses a question ({response.status_code}): {said}")
-            async for line in response.aiter_lines():
+            async for line in lines_of(response.aiter_bytes()):
                 text, told = _piece(line)
                 usage = told or usage
                 if text:

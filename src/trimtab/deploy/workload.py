@@ -69,7 +69,7 @@ def from_file(path: Path) -> Workload:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InvalidInput(f"{path} is larger than {_MOST_BYTES // 1_000_000} MB. Give a part of it.")
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
