@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.deploy import plan as plans
 from trimtab.deploy.choose import Choice, Judged
@@ -20,7 +20,8 @@ from trimtab.deploy.interval import Interval
 from trimtab.deploy.plan import Deployment
 from trimtab.deploy.variant import variant
 from trimtab.deployment import Deploying
-from trimtab.domain.errors import InvalidInput, TrimtabError
+from trimtab.domain.checking import checked_as
+from trimtab.domain.errors import TrimtabError
 from trimtab.settings import Settings
 from trimtab.variants import Variants
 
@@ -94,11 +95,7 @@ class Planning:
             InvalidInput: says what is wrong with it.
             ImpossibleBudget: the plan cannot be had here, so there is nothing to measure for.
         """
-        try:
-            wanted = Measuring.model_validate(dict(asked))
-        except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-            raise InvalidInput(f"This measurement is wrong: {told}.") from error
+        wanted = checked_as(Measuring, dict(asked), "measurement")
         plan = self.plan(wanted.plan)
         some = tuple(variant(name) for name in wanted.variants)
         here = self.deploying(plan)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from trimtab.domain.checking import checked_as
 from trimtab.domain.errors import InvalidInput
 
 Method = Literal["ppo", "grpo", "rloo", "dpo", "kto", "sft"]
@@ -164,11 +165,7 @@ def checked(values: Any) -> Recipe:
     Raises:
         InvalidInput: names each key that is wrong, and what it may be.
     """
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
-        raise InvalidInput(f"This recipe is wrong: {told}. See docs/alignment.md for what it may hold.") from error
+    return checked_as(Recipe, values, "recipe", told_in="docs/alignment.md")
 
 
 def read(path: Path) -> Recipe:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.domain.errors import InvalidInput
+from trimtab.domain.checking import checked_as
 
 
 class StudentRecipe(BaseModel):
@@ -48,8 +48,4 @@ def checked(values: Any) -> StudentRecipe:
     """Raises:
     InvalidInput: names each key that is wrong, and what it may be.
     """
-    try:
-        return StudentRecipe.model_validate(values)
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
-        raise InvalidInput(f"This recipe is wrong: {told}. See docs/deployment.md for what it may hold.") from error
+    return checked_as(StudentRecipe, values, "recipe", told_in="docs/deployment.md")

@@ -16,8 +16,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from trimtab.domain.checking import checked_as
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput
 
@@ -175,11 +176,7 @@ def checked(values: Any) -> Deployment:
     Raises:
         InvalidInput: names each key that is wrong, and what it may be.
     """
-    try:
-        return Deployment.model_validate(values)
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}" for e in error.errors()[:5])
-        raise InvalidInput(f"This plan is wrong: {told}. See docs/deployment.md for what it may hold.") from error
+    return checked_as(Deployment, values, "plan", told_in="docs/deployment.md")
 
 
 def read(path: Path) -> Deployment:
