@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from trimtab.align import dataset
 from trimtab.align.amendments import Amendments
 from trimtab.align.classroom import extra
 from trimtab.align.classroom.recipe import Recipe as Lesson
@@ -29,7 +30,7 @@ from trimtab.align.student_recipe import StudentRecipe
 from trimtab.align.student_recipe import checked as checked_student
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
-from trimtab.gathering import datasets_dir, make_dataset
+from trimtab.gathering import curated, datasets_dir, reading_of, rules_of
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import resolve_model, sha256_of
@@ -134,11 +135,25 @@ class Trainings:
         settings = self.settings
         known = self._resolved_model()
         own = Amendments(settings.constitution_dir).file() if recipe.data.constitution else None
-        found = make_dataset(self.database, datasets_dir(settings)) if recipe.data.feedback else None
+        found = self._feedback(recipe) if recipe.data.feedback else None
         return known | {
             "dataset": str(found.folder.resolve()) if found else "",
             "constitution": str(own.resolve()) if own else "",
         }
+
+    def _feedback(self, recipe: Recipe) -> dataset.Dataset | None:
+        """What people said here, by the rules that `trimtab feedback curate` shows; None when nothing of it trains and
+        there is the bundled data to learn from."""
+        rules = self.database.read_sync(rules_of, self.settings)
+        kept = curated(self.database, rules, reading_of(self.settings))
+        if kept.rows:
+            return dataset.write(kept.rows, datasets_dir(self.settings), about=kept.card())
+        if recipe.data.bundled:
+            return None
+        raise InvalidInput(
+            "Nothing that people said here trains yet (`trimtab feedback curate` says what was left out, and why). "
+            "Rate some answers, or learn from the data that comes with Trimtab, too: --bundled."
+        )
 
     def _resolved_student(self, recipe: StudentRecipe) -> dict[str, Any]:
         """The same for a student: its teacher, and conversations that were held here."""

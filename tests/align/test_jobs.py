@@ -56,6 +56,16 @@ def test_a_job_is_done_and_tells_how_it_goes(jobs: Jobs) -> None:
     assert [j.id for j in jobs.listed()] == [job.id]
 
 
+def test_it_is_known_whether_anybody_sees_to_the_jobs(jobs: Jobs) -> None:
+    assert not jobs.attended()
+    foreman = Foreman(jobs, COMMAND, every=0.02)
+    foreman.start()
+    until(jobs, jobs.submit("count", {"to": 1}), ended)
+    assert jobs.attended()
+    foreman.stop()
+    assert not jobs.attended()
+
+
 @pytest.mark.usefixtures("foreman")
 def test_jobs_are_done_one_at_a_time_in_their_order(jobs: Jobs) -> None:
     made = [jobs.submit("count", {"to": 4}) for _ in range(3)]

@@ -17,6 +17,7 @@ from trimtab.align.jobs import Jobs
 from trimtab.api.server import create_app
 from trimtab.api.serving import ensure_key
 from trimtab.app import Trimtab
+from trimtab.domain.errors import InvalidInput
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.store import people
 
@@ -145,6 +146,20 @@ async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(tm
             made.append(job.recipe["resolved"]["constitution"])
         assert made[1] == ""
         assert Path(made[0]).read_text("utf-8") == own.text
+
+
+@pytest.mark.model
+async def test_without_a_word_of_people_it_learns_from_the_bundled_data_alone_or_says_what_to_do(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models_dir, target_is_directory=True)
+    async with app_with([], home, model=DEFAULT_CHAT) as app:
+        job = await app.trainings.submit("align", {"data": {"bundled": True, "feedback": True}}, by="local")
+        assert job.recipe["resolved"]["dataset"] == ""
+        with pytest.raises(InvalidInput, match="--bundled"):
+            await app.trainings.submit("align", {"data": {"bundled": False, "feedback": True}}, by="local")
 
 
 async def test_how_the_judges_did_is_told_from_the_latest_alignment_that_measured_them(

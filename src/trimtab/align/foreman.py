@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .jobs import Job, Jobs, Status
+from .jobs import FOREMAN_LOCK, Job, Jobs, Status
 
 
 class Foreman:
@@ -50,7 +50,7 @@ class Foreman:
             self._thread.join()
 
     def _watch(self) -> None:
-        with (self.jobs.folder / "foreman.lock").open("w") as lock:
+        with (self.jobs.folder / FOREMAN_LOCK).open("w") as lock:
             while not self._stopping.wait(self.every):
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,6 +36,9 @@ from trimtab.domain import ids
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
+FOREMAN_LOCK = "foreman.lock"
+"""Held by who sees to the jobs of a folder."""
+
 
 class Status(StrEnum):
     QUEUED = "queued"
@@ -129,6 +132,17 @@ class Jobs:
     def listed(self) -> list[Job]:
         """All jobs, oldest first."""
         return [self.get(f.parent.name) for f in sorted(self.folder.glob("job_*/job.json"))]
+
+    def attended(self) -> bool:
+        """Whether somebody sees to the jobs: a server, or a command that follows its own."""
+        try:
+            with (self.folder / FOREMAN_LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def state(self, job: Job) -> State:
         data = json.loads((job.folder / "state.json").read_text("utf-8"))

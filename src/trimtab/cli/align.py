@@ -148,6 +148,8 @@ def status(
     for row in rows:
         if row["message"]:
             typer.echo(f"{row['id']}: {row['message']}")
+    if any(row["status"] in ("queued", "running") for row in rows) and not jobs.attended():
+        typer.echo("Nothing works on them now. They go on where they were when a server runs: trimtab up")
 
 
 @app.command()
@@ -341,8 +343,16 @@ def _tell(console: Console, line: Mapping[str, Any]) -> None:
         for found in line["agreement"]:
             console.print(f"judge of {found['principle']}: {found['why']}", markup=False)
     else:
-        facts = [f"{key} {value}" for key, value in line.items() if key not in ("at", "stage")]
-        console.print(plain(f"{stage}: {'  '.join(facts)}"), markup=False)
+        facts = [_fact(key, value) for key, value in line.items() if key not in ("at", "stage", "datasets")]
+        console.print(plain(f"{stage}: {'; '.join(facts)}"), markup=False)
+
+
+def _fact(key: str, value: Any) -> str:
+    if key == "text":
+        return str(value)
+    if isinstance(value, Mapping):
+        return f"{key} {', '.join(f'{count} {what}' for what, count in value.items())}"
+    return f"{key} {value}"
 
 
 def _ended(console: Console, jobs: Jobs, job: Job) -> None:
