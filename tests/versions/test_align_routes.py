@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from scripted_app import app_with
+from scripted_app import app_with, asked, new_thread
 from trimtab.align.amendments import Amendments
 from trimtab.align.constitution import DEFAULT
+from trimtab.align.curation import Rules
+from trimtab.align.dataset import load
 from trimtab.align.jobs import Jobs
 from trimtab.api.server import create_app
 from trimtab.api.serving import ensure_key
 from trimtab.app import Trimtab
 from trimtab.domain.errors import InvalidInput
+from trimtab.gathering import curated
 from trimtab.llm.catalogue import DEFAULT_CHAT
-from trimtab.store import people
+from trimtab.store import feedback, people, threads
 
 PATH = "/v1/align/constitution"
 BUNDLED = DEFAULT.read_text("utf-8")
@@ -160,6 +164,25 @@ async def test_without_a_word_of_people_it_learns_from_the_bundled_data_alone_or
         assert job.recipe["resolved"]["dataset"] == ""
         with pytest.raises(InvalidInput, match="--bundled"):
             await app.trainings.submit("align", {"data": {"bundled": False, "feedback": True}}, by="local")
+
+
+@pytest.mark.model
+async def test_what_a_trusted_person_said_trains_as_curation_shows_it(tmp_path: Path, models_dir: Path) -> None:
+    home, many = tmp_path / "home", 60
+    home.mkdir()
+    (home / "models").symlink_to(models_dir, target_is_directory=True)
+    words = [f"{random.Random(n).getrandbits(60):x}" for n in range(many)]
+    async with app_with([f"{word} it is." for word in words], home, model=DEFAULT_CHAT) as app:
+        for number, word in enumerate(words):
+            thread = await new_thread(app)
+            await asked(app, f"What is {word}?", thread=thread)
+            answer = (await app.database.read(threads.path, app.owner, thread))[-1]
+            await app.database.write(feedback.thumb, app.owner, answer["id"], number % 2)
+        job = await app.trainings.submit("align", {"data": {"bundled": False, "feedback": True}}, by="local")
+        shown = curated(app.database, Rules(trusted=frozenset({app.owner})))
+        capped = curated(app.database, Rules())
+    assert len(capped.rows) < len(shown.rows)
+    assert load(Path(job.recipe["resolved"]["dataset"])).card["rows"] == len(shown.rows)
 
 
 async def test_how_the_judges_did_is_told_from_the_latest_alignment_that_measured_them(
