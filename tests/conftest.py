@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from trimtab.domain.errors import ModelFileError
 from trimtab.llm import catalogue, fetch, shelf
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from trimtab.llm.openvino import OpenVinoEngine
 
 REPOSITORY = Path(__file__).parent.parent
+
+# How long a draw takes tells of the machine's other work, not of the strategy.
+settings.register_profile("trimtab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("trimtab")
 
 
 class NetworkBlocked(RuntimeError):
