@@ -250,15 +250,17 @@ def curated(database: Database, rules: Rules = Rules(), how: Reading = Reading()
     return curate(found.rows, rules, found.decisions)
 
 
-def make_dataset(
-    database: Database, home: Path, rules: Rules = Rules(), shares: Shares = Shares(), how: Reading = Reading()
-) -> dataset.Dataset:
-    """Everybody's feedback, curated, split and written under `home`.
+def curated_by(settings: Settings, database: Database) -> Curated:
+    """The same by the rules of these settings, read as their model is asked: what is shown, exported and trained on."""
+    return curated(database, database.read_sync(rules_of, settings), reading_of(settings))
+
+
+def make_dataset(kept: Curated, home: Path, shares: Shares = Shares()) -> dataset.Dataset:
+    """What curation left, split and written under `home`.
 
     Raises:
-        InvalidInput: nothing is left after curation.
+        InvalidInput: nothing was left.
     """
-    kept = curated(database, rules, how)
     return dataset.write(kept.rows, home, shares=shares, about=kept.card())
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from trimtab.align import dataset
 from trimtab.align.amendments import Amendments
 from trimtab.align.classroom import extra
 from trimtab.align.classroom.recipe import Recipe as Lesson
+from trimtab.align.dataset import Dataset
 from trimtab.align.foreman import Foreman
 from trimtab.align.jobs import Job, Jobs, Status
 from trimtab.align.recipe import Recipe, checked
@@ -30,7 +30,7 @@ from trimtab.align.student_recipe import StudentRecipe
 from trimtab.align.student_recipe import checked as checked_student
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import InvalidInput, MissingExtra, TrimtabError
-from trimtab.gathering import curated, datasets_dir, reading_of, rules_of
+from trimtab.gathering import curated_by, datasets_dir, make_dataset
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import resolve_model, sha256_of
@@ -141,13 +141,12 @@ class Trainings:
             "constitution": str(own.resolve()) if own else "",
         }
 
-    def _feedback(self, recipe: Recipe) -> dataset.Dataset | None:
+    def _feedback(self, recipe: Recipe) -> Dataset | None:
         """What people said here, by the rules that `trimtab feedback curate` shows; None when nothing of it trains and
         there is the bundled data to learn from."""
-        rules = self.database.read_sync(rules_of, self.settings)
-        kept = curated(self.database, rules, reading_of(self.settings))
+        kept = curated_by(self.settings, self.database)
         if kept.rows:
-            return dataset.write(kept.rows, datasets_dir(self.settings), about=kept.card())
+            return make_dataset(kept, datasets_dir(self.settings))
         if recipe.data.bundled:
             return None
         raise InvalidInput(

@@ -43,7 +43,7 @@ async def test_thumbs_preferences_and_edits_become_a_dataset_with_a_card(tmp_pat
         await write(feedback.thumb, app.owner, rude["id"], 0, "unfriendly")
         await write(feedback.prefer, app.owner, plant["id"], tea["id"])
         await write(feedback.edit, app.owner, sky["id"], "The sky is blue.")
-        made = make_dataset(app.database, tmp_path / "datasets", how=reading(app))
+        made = make_dataset(curated(app.database, how=reading(app)), tmp_path / "datasets")
     rows = [row for found in made.splits.values() for row in found]
     assert {(r.kind, r.completion, r.rejected, r.value) for r in rows} == {
         (Kind.LABEL, "Tea is a drink.", "", 1),
@@ -64,11 +64,11 @@ async def test_the_same_feedback_makes_the_same_dataset_and_a_changed_file_is_no
     async with app_with(["A.", "B."], tmp_path) as app:
         first = await answer_to(app, "One?")
         await app.database.write(feedback.thumb, app.owner, first["id"], 1)
-        made = make_dataset(app.database, tmp_path / "datasets")
-        again = make_dataset(app.database, tmp_path / "datasets")
+        made = make_dataset(curated(app.database), tmp_path / "datasets")
+        again = make_dataset(curated(app.database), tmp_path / "datasets")
         second = await answer_to(app, "Something else entirely?")
         await app.database.write(feedback.thumb, app.owner, second["id"], 0)
-        more = make_dataset(app.database, tmp_path / "datasets")
+        more = make_dataset(curated(app.database), tmp_path / "datasets")
     assert (again.id, again.card) == (made.id, made.card)
     assert more.id != made.id
     split = next(name for name, rows in made.splits.items() if rows)
@@ -81,7 +81,7 @@ async def test_the_same_feedback_makes_the_same_dataset_and_a_changed_file_is_no
 async def test_without_feedback_there_is_no_dataset(tmp_path: Path) -> None:
     async with app_with([], tmp_path) as app:
         with pytest.raises(InvalidInput, match="nothing to write"):
-            make_dataset(app.database, tmp_path / "datasets")
+            make_dataset(curated(app.database), tmp_path / "datasets")
 
 
 async def test_the_prompt_of_a_later_question_is_the_whole_thread_before_it(tmp_path: Path) -> None:

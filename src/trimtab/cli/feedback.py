@@ -90,10 +90,10 @@ def curate(
     as_json: AsJson = False,
 ) -> None:
     """Show what curation leaves, and what it leaves out by which rule. Changes nothing."""
-    from trimtab.gathering import curated, rules_of
+    from trimtab.gathering import curated_by
 
     with _open() as (settings, database):
-        found = curated(database, database.read_sync(rules_of, settings), _reading(settings))
+        found = curated_by(settings, database)
     out = [{"id": one.row.id, "rule": one.rule, "reason": one.reason} for one in found.dropped]
     if as_json:
         _echo({"kept": len(found.rows), **found.card(), **({"left_out": out} if dropped else {})})
@@ -232,11 +232,10 @@ def dataset(
 ) -> None:
     """Curate all feedback, split it by prompt, write it as a dataset, and print its card."""
     from trimtab.align.splits import Shares
-    from trimtab.gathering import datasets_dir, make_dataset, rules_of
+    from trimtab.gathering import curated_by, datasets_dir, make_dataset
 
     with _open() as (settings, database):
-        rules = database.read_sync(rules_of, settings)
-        made = make_dataset(database, datasets_dir(settings), rules, Shares(validation, test), _reading(settings))
+        made = make_dataset(curated_by(settings, database), datasets_dir(settings), Shares(validation, test))
     if as_json:
         _echo({"folder": str(made.folder), **made.card})
         return
@@ -324,25 +323,19 @@ async def _replayed(feedback: str, context: str) -> dict[str, Any]:
         return await trimtab.replays.replay(feedback, context)
 
 
-def _reading(settings: Settings) -> Any:
-    from trimtab.gathering import reading_of
-
-    return reading_of(settings)
-
-
 def _outcomes(settings: Settings, database: Database) -> list[Outcome]:
-    from trimtab.gathering import outcomes, rules_of
+    from trimtab.gathering import outcomes, reading_of, rules_of
 
     rules = database.read_sync(rules_of, settings)
-    return database.read_sync(outcomes, rules, _reading(settings))
+    return database.read_sync(outcomes, rules, reading_of(settings))
 
 
 def _exported(settings: Settings, database: Database, everything: bool) -> list[Any]:
-    from trimtab.gathering import curated, gather, rules_of
+    from trimtab.gathering import curated_by, gather, reading_of
 
     if everything:
-        return [row for row in database.read_sync(gather, _reading(settings)).rows if row.consent]
-    return list(curated(database, database.read_sync(rules_of, settings), _reading(settings)).rows)
+        return [row for row in database.read_sync(gather, reading_of(settings)).rows if row.consent]
+    return list(curated_by(settings, database).rows)
 
 
 def _decide(feedback: str, decision: str, reason: str) -> None:
