@@ -93,7 +93,7 @@ def test_what_is_no_text_or_too_much_of_it_is_refused() -> None:
         Constitution.load(Path("/nowhere/at/all.yaml"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(st.characters(), max_size=200) | st.binary(max_size=200))
 def test_whatever_is_typed_is_read_or_refused_by_its_line(text: str | bytes) -> None:
     with contextlib.suppress(InvalidInput):

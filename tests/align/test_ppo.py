@@ -61,7 +61,7 @@ def gae_by_hand(rewards: Any, values: Any, mask: Any, gamma: float, lam: float, 
     return advantages
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9), st.floats(0, 1), st.floats(0, 1))
 def test_advantages_are_those_of_the_definition(seed: int, rows: int, steps: int, gamma: float, lam: float) -> None:
     rng = np.random.default_rng(seed)

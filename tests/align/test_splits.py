@@ -37,7 +37,7 @@ def rows(draw: st.DrawFn) -> list[Judgement]:
 
 
 @given(rows())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_two_splits_share_a_prompt_or_one_like_it_or_a_thread(found: list[Judgement]) -> None:
     places = split(found, HALF)
     for one, here in zip(found, places, strict=True):
@@ -50,7 +50,7 @@ def test_no_two_splits_share_a_prompt_or_one_like_it_or_a_thread(found: list[Jud
 
 
 @given(rows(), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_order_of_rows_does_not_matter(found: list[Judgement], chance: object) -> None:
     before = dict(zip([row.id for row in found], split(found, HALF), strict=True))
     chance.shuffle(found)  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ def test_the_order_of_rows_does_not_matter(found: list[Judgement], chance: objec
 
 
 @given(st.lists(texts, max_size=12), st.floats(0.3, 1.0))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_pair_that_is_alike_is_in_one_group(found: list[str], threshold: float) -> None:
     groups = alike(found, threshold)
     for one, here in zip(found, groups, strict=True):
@@ -109,7 +109,7 @@ def test_a_line_reads_back_as_the_judgement_it_was(row: Judgement) -> None:
 
 
 @given(st.lists(judgements, min_size=1, max_size=5, unique_by=lambda row: row.id))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_dataset_reads_back_as_it_was_written(tmp_path_factory: object, found: list[Judgement]) -> None:
     folder: Path = tmp_path_factory.mktemp("datasets")  # type: ignore[attr-defined]
     made = write(found, folder)

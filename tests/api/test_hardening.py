@@ -22,12 +22,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from api.clients import client_of, new_key
 from running import free_port
 from scripted_app import Desk, app_with
 from trimtab.api import access, documents, guard, turns
 from trimtab.api.server import create_app
 from trimtab.api.serving import checked_socket, serving
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.connect import Connector, Effect
 from trimtab.connect.toolbox import Toolbox
 from trimtab.llm.scripted import Say, ScriptedModel
@@ -39,21 +40,6 @@ from trimtab.store.documents import SqlDocumentStore
 JSON = {"Content-Type": "application/json"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=edge"}
 PART = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nA.\r\n'
-
-
-async def new_key(app: Trimtab, user: str = LOCAL_USER) -> str:
-    return await app.database.write(people.create_key, user, "a test")
-
-
-@asynccontextmanager
-async def client_of(app: Trimtab, *, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app's whole HTTP side, without a socket between. It sees a response when it is complete."""
-    headers = {"Authorization": f"Bearer {key or await new_key(app)}"}
-    transport = httpx.ASGITransport(create_app(app), raise_app_exceptions=False)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://localhost", headers=headers, timeout=30
-    ) as client:
-        yield client
 
 
 def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from api.test_hardening import client_of
+from api.clients import client_of
 from scripted_app import app_with
 from trimtab.cli.talk import Remote
 

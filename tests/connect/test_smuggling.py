@@ -71,7 +71,7 @@ def smuggle(examples: int) -> int:
         toolbox = Toolbox(ConnectOptions(overrides={"probe": Override(base_url=sink.url, allow_private=True)}))
         toolbox.add(connector)
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
         @given(city=ARGUMENT, query=ARGUMENT, tag=ARGUMENT, body=ARGUMENT)
         def attempt(city: str, query: str, tag: str, body: str) -> None:
             before = len(sink.heads)
@@ -126,7 +126,7 @@ def test_ten_thousand_argument_sets_change_nothing() -> None:
 TEMPLATES = ("/v1/{x}", "https://api.example.org/{x}/y", "https://api.example.org/v1?", "https://{x}.example.org/v1")
 
 
-@settings(max_examples=1000, deadline=None, database=None)
+@settings(max_examples=1000, database=None)
 @given(template=st.sampled_from(TEMPLATES), value=ARGUMENT, query=ARGUMENT)
 def test_a_built_url_keeps_scheme_host_and_port(template: str, value: str, query: str) -> None:
     reach = Reach(("api.example.org", "*.example.org") if "{x}.ex" in template else ("api.example.org",))
@@ -142,7 +142,7 @@ def test_a_built_url_keeps_scheme_host_and_port(template: str, value: str, query
     assert url.fragment == ""
 
 
-@settings(max_examples=1000, deadline=None, database=None)
+@settings(max_examples=1000, database=None)
 @given(text=st.one_of(ARGUMENT, ARGUMENT.map(lambda text: "https://" + text), ARGUMENT.map(lambda t: "//" + t)))
 def test_any_text_given_as_an_address_is_checked_or_refused(text: str) -> None:
     reach = Reach(("api.example.org",))

@@ -128,7 +128,7 @@ _WORDS = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_WORDS | st.text(max_size=200))
 def test_no_value_is_ever_invented(text: str) -> None:
     """Whatever is said: each text value occurs in it, each number is one of its numbers, each day one of its days."""

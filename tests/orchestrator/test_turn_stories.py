@@ -193,7 +193,7 @@ async def test_a_mistake_in_a_model_is_an_internal_error_without_its_words(tmp_p
 
 
 async def test_a_turn_ends_at_its_deadline(tmp_path: Path) -> None:
-    async with app_with([Say("never " * 1000, delay=0.2)], tmp_path) as app:
+    async with app_with([Say("never " * 100, delay=0.2)], tmp_path) as app:
         object.__setattr__(app.orchestrator.limits, "deadline", 3.0)  # enough for a first word on a busy machine
         events = await asked(app, "Hello?")
     assert events[-1]["code"] == "deadline_exceeded"

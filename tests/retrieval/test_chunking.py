@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -53,7 +53,7 @@ markup = st.sampled_from(
 document_text = st.lists(line | markup, max_size=25).map("\n".join) | st.text(max_size=200)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(text=document_text, kind=st.sampled_from([PROSE, MARKDOWN, CODE, TABLE]))
 def test_pieces_are_ordered_hold_every_visible_character_and_fit(text: str, kind: str) -> None:
     pieces = chunk(Extracted(text, kind), TOKENIZER, LIMIT)

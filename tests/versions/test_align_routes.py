@@ -37,6 +37,13 @@ async def app(tmp_path: Path) -> AsyncIterator[Trimtab]:
 
 
 @pytest.fixture
+def with_models(tmp_path: Path, models_dir: Path) -> Path:
+    """A home whose models are here."""
+    (tmp_path / "models").symlink_to(models_dir, target_is_directory=True)
+    return tmp_path
+
+
+@pytest.fixture
 async def client(app: Trimtab) -> AsyncIterator[httpx.AsyncClient]:
     await ensure_key(app)
     async with caller(app, app.settings.key_path.read_text("utf-8").strip()) as opened:
@@ -138,11 +145,8 @@ async def test_only_who_runs_this_may_change_it(app: Trimtab, client: httpx.Asyn
 
 
 @pytest.mark.model
-async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(tmp_path: Path, models_dir: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(models_dir, target_is_directory=True)
-    async with app_with([], home, model=DEFAULT_CHAT) as app:
+async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(with_models: Path) -> None:
+    async with app_with([], with_models, model=DEFAULT_CHAT) as app:
         own = Amendments(app.settings.constitution_dir).save(EDITED)
         made = []
         for constitution in (True, False):
@@ -154,12 +158,9 @@ async def test_an_alignment_is_ordered_with_the_constitution_that_is_in_force(tm
 
 @pytest.mark.model
 async def test_without_a_word_of_people_it_learns_from_the_bundled_data_alone_or_says_what_to_do(
-    tmp_path: Path, models_dir: Path
+    with_models: Path,
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(models_dir, target_is_directory=True)
-    async with app_with([], home, model=DEFAULT_CHAT) as app:
+    async with app_with([], with_models, model=DEFAULT_CHAT) as app:
         job = await app.trainings.submit("align", {"data": {"bundled": True, "feedback": True}}, by="local")
         assert job.recipe["resolved"]["dataset"] == ""
         with pytest.raises(InvalidInput, match="--bundled"):
@@ -167,12 +168,10 @@ async def test_without_a_word_of_people_it_learns_from_the_bundled_data_alone_or
 
 
 @pytest.mark.model
-async def test_what_a_trusted_person_said_trains_as_curation_shows_it(tmp_path: Path, models_dir: Path) -> None:
-    home, many = tmp_path / "home", 60
-    home.mkdir()
-    (home / "models").symlink_to(models_dir, target_is_directory=True)
+async def test_what_a_trusted_person_said_trains_as_curation_shows_it(with_models: Path) -> None:
+    many = 60
     words = [f"{random.Random(n).getrandbits(60):x}" for n in range(many)]
-    async with app_with([f"{word} it is." for word in words], home, model=DEFAULT_CHAT) as app:
+    async with app_with([f"{word} it is." for word in words], with_models, model=DEFAULT_CHAT) as app:
         for number, word in enumerate(words):
             thread = await new_thread(app)
             await asked(app, f"What is {word}?", thread=thread)

@@ -48,7 +48,6 @@ def test_the_oracle_agrees_with_a_plain_minimax_on_every_state_there_is() -> Non
         assert best == [i for i, result in results.items() if result == max(results.values())]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(board.REACHABLE.tolist()), st.integers(0, 7))
 def test_turning_or_mirroring_a_board_changes_neither_its_shape_nor_its_value(state: int, symmetry: int) -> None:
     text = board.show(state)
@@ -71,7 +70,7 @@ def test_there_are_627_boards_to_move_on_that_do_not_look_alike() -> None:
     assert len({tuple(s) for s in board.SYMMETRIES.tolist()}) == 8
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_opponents_take_free_positions_only_and_the_perfect_one_keeps_the_value(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -73,7 +73,7 @@ def test_what_is_not_in_the_action_space_is_refused() -> None:
         env.reset(options={"side": "Z"})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8))
 def test_no_legal_game_ends_twice_and_every_reward_is_the_boards(seed: int, openings: int) -> None:
     rng = np.random.default_rng(seed)
