@@ -88,7 +88,9 @@ class MissingExtra(Unavailable):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs an extra that is not installed. Run: pip install 'trimtab[{extra}]'", extra=extra
+            f"{what} needs an extra that is not installed. In a checkout run: .venv/bin/pip install -e '.[{extra}]' "
+            f"-c constraints.txt, elsewhere: pip install 'trimtab[{extra}]'",
+            extra=extra,
         )
 
 
