@@ -67,6 +67,17 @@ def test_with_twenty_judgements_it_says_how_many_more_are_needed() -> None:
     assert str(verdict.more) in verdict.reason
 
 
+def test_a_length_bias_of_four_judgements_is_no_reason_yet_and_of_sixty_it_is() -> None:
+    """Four answers' scores and lengths go together by chance."""
+    early = replace(good(prompts=4), rows=16, tested=4, right=4, length_bias=0.59)
+    verdict = decide(early)
+    assert verdict.outcome is Outcome.NOT_ENOUGH
+    assert not next(c for c in verdict.checks if c.name == "reward model's length bias").passed
+    later = decide(replace(good(prompts=4), rows=40, tested=60, right=36, length_bias=0.86))
+    assert later.outcome is Outcome.HOLD
+    assert "length bias" in later.reason
+
+
 def test_nothing_at_all_is_not_enough() -> None:
     empty = replace(good(), rows=0, tested=0, right=0, wins=(), longer_by=(), gains=())
     assert decide(empty).outcome is Outcome.NOT_ENOUGH

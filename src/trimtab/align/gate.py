@@ -17,7 +17,11 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .statistics import Interval, bootstrap, length_controlled, more_needed, wilson
+from .statistics import Interval, bootstrap, correlated, length_controlled, more_needed, wilson
+
+LENGTH_BIAS = "reward model's length bias"
+MOST_LENGTH_BIAS = 0.5
+"""Correlation of score and length."""
 
 
 class Outcome(StrEnum):
@@ -128,13 +132,24 @@ def decide(evidence: Evidence, rules: Rules = Rules()) -> Verdict:
     failed = [c for c in checks if c.needed and not c.passed]
     more = _more(evidence, rules)
     if more:
-        lacking = {"judgements", "preferred", "preferred at equal length", "reward", "reward model"}
+        lacking = _lacking(evidence, rules)
         if all(c.name in lacking for c in failed):
             told = f"not enough feedback yet: about {more} more judgements are needed"
             return Verdict(Outcome.NOT_ENOUGH, told, checks, more)
     if failed:
         return Verdict(Outcome.HOLD, "; ".join(f"{c.name}: {c.found}, wanted {c.wanted}" for c in failed), checks)
     return Verdict(Outcome.PROMOTE, "every check passed", checks)
+
+
+def _lacking(evidence: Evidence, rules: Rules) -> set[str]:
+    """Checks that more judgements may turn: a version that fails in these alone is not refused yet."""
+    names = {"judgements", "preferred", "preferred at equal length", "reward", "reward model"}
+    few = evidence.rows + evidence.tested < rows_needed(evidence, rules)
+    bias = evidence.length_bias
+    # On a handful of answers, score and length go together by chance.
+    if few and bias is not None and correlated(bias, evidence.tested).low <= MOST_LENGTH_BIAS:
+        names.add(LENGTH_BIAS)
+    return names
 
 
 def rows_needed(evidence: Evidence, rules: Rules) -> int:
@@ -189,7 +204,8 @@ def _unharmed(evidence: Evidence, rules: Rules) -> list[Check]:
     ]  # fmt: skip
     if evidence.length_bias is not None:
         found = f"correlation {evidence.length_bias:+.2f} with length"
-        checks.append(Check("reward model's length bias", evidence.length_bias <= 0.5, found, "at most +0.50"))
+        passed = evidence.length_bias <= MOST_LENGTH_BIAS
+        checks.append(Check(LENGTH_BIAS, passed, found, f"at most {MOST_LENGTH_BIAS:+.2f}"))
     checks.extend(_no_worse(name, share, rules.worse) for name, share in evidence.sets.items())
     return checks
 

@@ -52,6 +52,15 @@ def wilson(successes: float, n: int) -> Interval:
     return Interval(p, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
+def correlated(found: float, n: int) -> Interval:
+    """A correlation and its interval (Fisher 1921: its inverse hyperbolic tangent is about normal, with variance
+    1 / (n - 3)). Of three cases or fewer nothing is known."""
+    if n <= 3:
+        return Interval(found, -1.0, 1.0, n)
+    middle, half = math.atanh(max(-0.999999, min(0.999999, found))), Z95 / math.sqrt(n - 3)
+    return Interval(found, math.tanh(middle - half), math.tanh(middle + half), n)
+
+
 def length_controlled(
     wins: Sequence[float], longer_by: Sequence[float], *, seed: int = 0, draws: int = 400
 ) -> Interval:

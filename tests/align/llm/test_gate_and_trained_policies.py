@@ -3,7 +3,7 @@
 Budgets are tiny, all that is measured is measured on the policy itself. Only what the serving engine says is left out:
 it is given as perfect, so that it is no reason to refuse.
 
-Trainings take many minutes each and these stories have not been seen to their end yet, so they run only when asked for:
+Each takes one to three minutes on two cores, half an hour together, so they run only when asked for:
 ``TRIMTAB_TRAINED_GATE=1 pytest -m slow tests/align/llm/test_gate_and_trained_policies.py``.
 """
 

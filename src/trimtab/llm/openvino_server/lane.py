@@ -81,8 +81,7 @@ class Lane:
     def warm(self) -> None:
         """Do once what the first request, and the first with a grammar, would otherwise wait for (0.4 CPU-seconds)."""
         shape = genai.StructuredOutputConfig(grammar='root ::= "a"')
-        config = genai.GenerationConfig(max_new_tokens=1, structured_output_config=shape)
-        handle = self._submit([self._end_ids[0]], config)
+        handle = self._submit([self._end_ids[0]], max_new_tokens=1, structured_output_config=shape)
         while handle.get_status() == genai.GenerationStatus.RUNNING:
             self.pipe.step()
 
@@ -158,19 +157,20 @@ class Lane:
                 return
 
     def _run(self, ask: Ask) -> None:
-        config = genai.GenerationConfig(**ask.settings)
-        config.eos_token_id = self._end_ids[0]
-        config.stop_token_ids = set(self._end_ids)
-        ask.handle = self._submit(ask.ids, config)
+        ask.handle = self._submit(ask.ids, **ask.settings)
         self._reading.remove(ask)
         self._running[ask.id] = ask
         self.cached_total += ask.cached
 
     def _read_piece(self, ask: Ask, blocks: int) -> None:
-        handle = self._submit(ask.ids[: blocks * BLOCK], genai.GenerationConfig(max_new_tokens=1))
+        handle = self._submit(ask.ids[: blocks * BLOCK], max_new_tokens=1)
         self._pieces.append((handle, ask.marks[:blocks]))
 
-    def _submit(self, ids: list[int], config: Any) -> Any:
+    def _submit(self, ids: list[int], **settings: Any) -> Any:
+        config = genai.GenerationConfig(**settings)
+        # The pipeline's own end of text is not relied on: it has been seen unset (-1), and then it refuses the request.
+        config.eos_token_id = self._end_ids[0]
+        config.stop_token_ids = set(self._end_ids)
         self._number += 1
         return self.pipe.add_request(self._number, _tensor(ids), config)
 
