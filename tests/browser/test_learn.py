@@ -60,6 +60,7 @@ def test_a_game_is_played_taken_back_and_never_won(page: Page, server: Running, 
     page.locator(".st-key-learn-board").wait_for(timeout=SLOW)
     page.get_by_text("Show what it thinks").click()
     page.locator("[class*='-free-h']").first.wait_for()
+    idle(page)
     square(page, 5).click()
     page.get_by_text("It took position").wait_for()
     idle(page)

@@ -38,7 +38,7 @@ STORY = "Write a long story about a lighthouse keeper and the sea."
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Running]:
     with LoopbackServices() as services:
-        running = Running(tmp_path_factory.mktemp("home"), models_dir, services, command="up").start()
+        running = Running(tmp_path_factory.mktemp("home"), models_dir, services, command="up", max_tokens=320).start()
         yield running
         assert running.stop() == 0
 

@@ -37,7 +37,7 @@ ROWS = [
 def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Running]:
     """With rows that were measured before, as far as it can tell."""
     home = tmp_path_factory.mktemp("home")
-    running = Running(home, models_dir, command="up", parallel=2, context=2048)
+    running = Running(home, models_dir, command="up", parallel=2, context=2048, max_tokens=40)
     sha256 = sha256_of(resolve_model("smollm2-135m-instruct", home / "models"))
     for one in ROWS:
         where = {"model_sha256": sha256, "machine": this_machine(home).fingerprint, "at": time.time() - 3600}

@@ -73,6 +73,7 @@ async def promoted(app: Trimtab, folder: Path) -> str:
     return made.id
 
 
+@pytest.mark.slow  # more than a minute
 async def test_a_plan_is_applied_under_load_without_a_lost_turn_and_taken_back(
     app: Trimtab, settings: Settings, tmp_path: Path
 ) -> None:
