@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.importing import uncollected
 from trimtab.cli.options import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run(settings: Settings) -> None:
         InvalidInput: the address is reachable from outside and `expose` is not set.
         Unavailable: the port is taken.
     """
-    from trimtab.api.serving import run_loop, serve_forever
+    with uncollected():
+        from trimtab.api.serving import run_loop, serve_forever
 
     run_loop(serve_forever(settings, announce=typer.echo))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimtab.cli.importing import uncollected
 from trimtab.cli.options import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def up(
     else:
         settings, in_web = _planned(plan, given)
         ui = ui and in_web
-    from trimtab.api.serving import run_loop
+    with uncollected():
+        from trimtab.api.serving import run_loop
 
     run_loop(_up(settings, with_ui=ui))
 
