@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from typer.testing import CliRunner
 
 from scripted_app import app_with
 from trimtab.api.server import create_app
-from trimtab.app import open_toolbox
+from trimtab.app import Trimtab, open_toolbox
 from trimtab.cli.main import app as command
+from trimtab.connect.toolbox import Toolbox
 from trimtab.deploy.plan import checked
 from trimtab.domain.errors import EngineError, ImpossibleBudget, InvalidInput, NotFound, TrimtabError
+from trimtab.domain.events import PassagesFound
+from trimtab.llm.scripted import ScriptedModel
 from trimtab.reach import as_settings
 from trimtab.settings import Settings
 
@@ -128,6 +132,29 @@ async def test_only_the_faces_and_connectors_that_a_plan_wants_are_there(tmp_pat
             assert client.post("/v1/chat/completions", json={}).status_code == found
             assert client.post("/mcp", json={}).status_code == found
             assert client.get("/v1/threads").status_code == 401
+
+
+@pytest.mark.model
+async def test_an_answer_comes_from_the_collections_that_a_plan_names_and_from_no_other(
+    home: Path, models_dir: Path
+) -> None:
+    home.mkdir()
+    (home / "models").symlink_to(models_dir, target_is_directory=True)
+    limited = as_settings(checked({"resources": {"collections": ["law"]}}))
+    for named, found in (([], {"law.md", "lore.md"}), (limited["collections"], {"law.md"})):
+        settings = Settings.load(home=home, collections=named, passage_floor=-1)
+        model = ScriptedModel(["It takes three days."])
+        async with Trimtab.open(settings, model=model, toolbox=Toolbox()) as app:
+            assert app.library is not None
+            for collection in ("law", "lore"):
+                text = f"By {collection} a salvage claim takes three days."
+                await asyncio.to_thread(
+                    app.library.ingest_bytes, app.owner, f"{collection}.md", text.encode(), collection
+                )
+            events = [event async for event in app.ask("How long does a salvage claim take by lore?")]
+        (passages,) = (event for event in events if isinstance(event, PassagesFound))
+        assert {passage.name for passage in passages.passages} == found
+        assert ("By lore" in str(model.asked[0].messages)) == ("lore.md" in found)
 
 
 def test_a_plan_of_defaults_serves_what_it_says_and_limits_nothing(tmp_path: Path) -> None:
