@@ -140,7 +140,7 @@ async def passages(engine: Running, asked: Sequence[tuple[str, str, list[str]]])
 async def arguments(engine: Running) -> Score:
     """Each question's own tool, all of its values left to the model."""
     specs = {spec.name: spec for spec in tool_sets()["many"]}
-    asked = [q for q in questions("test") if q.kind == "single"]
+    asked = [q for q in questions("test") if q.kind == "single" and q.calls[0][0][1]]  # those with values
 
     async def one(question: Any) -> Outcome:
         tool, wanted = question.calls[0][0]

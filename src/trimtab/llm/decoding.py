@@ -1,4 +1,5 @@
-"""Values that no rule can take from a message: the inner model decodes them under the schema, then they are checked.
+"""Values that no rule can take from a message: the inner model decodes them under the schema, with the message's own
+words and numbers to choose from, then they are checked.
 
 The prompt begins with what is the same for every message to a tool, so that an engine's prefix cache helps.
 """
@@ -14,9 +15,11 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from .arguments import put
+from .narrowing import narrowed
 from .plan import Plan, Step, settled
 from .slots import Slot
 from .support import UNSUPPORTED, supported
+from .wording import spaced
 
 _SYSTEM = (
     "Read the message and fill in the JSON object for the tool. Use only words and numbers of the message.\n"
@@ -40,16 +43,18 @@ def decode_open(plan: Plan, today: dt.date) -> Generator[Asking, str, Plan]:
         if not step.open or step.missing:
             steps.append(step)
             continue
-        reply = yield _asking(step)
+        reply = yield _asking(step, today)
         steps.append(_closed(step, reply, today))
     return replace(plan, steps=tuple(steps))
 
 
-def _asking(step: Step) -> Asking:
+def _asking(step: Step, today: dt.date) -> Asking:
     schema = _nested(step.open)
-    about = f"{step.spec.name}: {step.spec.description}\nSchema: {json.dumps(schema, ensure_ascii=False)}"
-    wanted = {"type": "json_schema", "json_schema": {"name": "arguments", "schema": schema}}
-    messages: list[BaseMessage] = [SystemMessage(_SYSTEM.format(tool=about)), HumanMessage(step.text)]
+    tool = f"{step.spec.name}: {step.spec.description}"
+    shown = f"{tool}\nSchema: {json.dumps(schema, ensure_ascii=False)}"
+    choices = narrowed(schema, step.text, today, spaced(tool))
+    wanted = {"type": "json_schema", "json_schema": {"name": "arguments", "schema": choices}}
+    messages: list[BaseMessage] = [SystemMessage(_SYSTEM.format(tool=shown)), HumanMessage(step.text)]
     return Asking(messages, {"response_format": wanted, "temperature": 0.0, "max_tokens": _MAX_TOKENS})
 
 
