@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.domain.errors import ModelFileError
 
 from .architecture import Architecture
+from .complete import complete_file
 from .gguf_header import read_header
 from .tensors import (
     PROJECTIONS,
@@ -132,16 +132,8 @@ def adapter_gguf(adapter: Path, target: Path, shape: Architecture) -> None:
         ModelFileError: the adapter cannot be used, or the target cannot be written.
     """
     lora = read_adapter(adapter, shape)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with complete_file(target) as part:
         _write_gguf(lora, part, shape)
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target} cannot be written ({error.strerror}). Free some space and try again."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_gguf(lora: Lora, part: Path, shape: Architecture) -> None:

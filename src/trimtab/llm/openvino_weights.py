@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from trimtab.domain.errors import ModelFileError, Unavailable
 from trimtab.domain.ownership import FolderLock
 
 from .architecture import ARCHITECTURES, Architecture
+from .complete import complete_folder
 from .gguf_header import GgufHeader
 from .hf_header import header_of
 from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card, write_native_tokenizer
@@ -99,18 +98,11 @@ def written(target: Path, source: Path, write: Callable[[Path], None]) -> None:
     Raises:
         ModelFileError: the source cannot be used, or the disk is full.
     """
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        write(part)
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target} cannot be written ({error.strerror}). Free some space and try again."
-        ) from error
+        with complete_folder(target) as part:
+            write(part)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{source} cannot be converted: {_last_line(error)}. Fetch it again.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def save(model: Any, folder: Path) -> None:

@@ -7,12 +7,12 @@ the number of layers and the name are its own. Matrices are 16 bits, vectors 32,
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 from trimtab.domain.errors import ModelFileError
 
+from .complete import complete_file
 from .gguf_header import read_header
 from .tensors import SafeFolder, heads_of, hf_name, open_tensors, to_gguf_rows
 
@@ -24,21 +24,12 @@ def gguf_of(folder: Path, like: Path, target: Path, name: str) -> Path:
         ModelFileError: a file is damaged, the two are no kin, or the disk is full.
     """
     tensors = open_tensors(folder)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    assert isinstance(tensors, SafeFolder)
     try:
-        assert isinstance(tensors, SafeFolder)
-        _write(tensors, like, part, name)
-        with part.open("rb+") as done:
-            os.fsync(done.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target} cannot be written ({error.strerror}). Free some space and try again."
-        ) from error
+        with complete_file(target) as part:
+            _write(tensors, like, part, name)
     except (KeyError, ValueError) as error:
         raise ModelFileError(f"{folder} cannot be packed like {like}: {error}. Make it again.") from error
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

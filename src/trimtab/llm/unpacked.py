@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.domain.errors import ModelFileError
 
 from .architecture import Architecture
+from .complete import complete_folder
 from .gguf_header import GgufHeader, read_header
 from .openvino_folder import ModelCard, card_of, full_tokenizer
 from .shelf import OnProgress, Progress
@@ -40,21 +39,11 @@ def safetensors_folder(gguf: Path, target: Path, on_progress: OnProgress | None 
     if (target / "model.safetensors").is_file() and (target / "config.json").is_file():
         return target
     header, tensors = read_header(gguf), open_tensors(gguf)
-    part = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        _write(header, tensors, part, on_progress or (lambda _: None))
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target} cannot be written ({error.strerror}). Free some space and try again."
-        ) from error
+        with complete_folder(target) as part:
+            _write(header, tensors, part, on_progress or (lambda _: None))
     except (ValueError, KeyError) as error:
         raise ModelFileError(f"{gguf} cannot be unpacked: {error}. Fetch it again.") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
     return target
 
 

@@ -16,12 +16,10 @@ another model: a third of its likeliest next tokens differ. (10 and 13 of 15 are
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
-from trimtab.domain.errors import ModelFileError
-
+from .complete import complete_file
 from .gguf_header import read_header
 from .shelf import OnProgress, Progress, sha256_of
 
@@ -74,18 +72,8 @@ def rewrite(
     Raises:
         ModelFileError: the file cannot be read, or the disk is full.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with complete_file(target) as part:
         _write(source, part, kind, on_progress or (lambda _: None), every)
-        with part.open("rb+") as done:
-            os.fsync(done.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target} cannot be written ({error.strerror}). Free some space and try again."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write(source: Path, part: Path, kind: str, report: OnProgress, every: bool) -> None:
