@@ -250,8 +250,15 @@ async def test_what_no_rule_fits_is_decoded_by_the_model_and_kept_only_as_far_as
     true = {"dishes": [{"dish": "margherita", "count": 2}]}
     model, inner = assistant(embedder, json.dumps(true), json.dumps({"dishes": [{"dish": "sushi", "count": 9}]}))
     bound = model.bind_tools([order], tool_choice="order_food")
-    assert calls_of(await bound.ainvoke(text)) == [("order_food", true)]
-    assert inner.asked[0].options["response_format"]["type"] == "json_schema"
+    ordered = await bound.ainvoke(text)
+    assert calls_of(ordered) == [("order_food", true)]
+    assert ordered.usage_metadata is not None
+    assert ordered.usage_metadata["output_tokens"] > 0, "decoding is counted"
+    wanted = inner.asked[0].options["response_format"]
+    assert wanted["type"] == "json_schema"
+    dish = wanted["json_schema"]["schema"]["properties"]["dishes"]["items"]["properties"]["dish"]
+    assert "margherita pizzas" in dish["enum"]
+    assert "sushi" not in dish["enum"], "the model can write nothing that nobody said"
     invented = await bound.ainvoke(text)
     assert invented.tool_calls == []
     assert "the dishes" in invented.text

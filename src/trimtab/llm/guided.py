@@ -26,7 +26,7 @@ from typing import Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -134,10 +134,11 @@ class GuidedChatModel(AskedDirectly, BaseChatModel):
             return AIMessage(""), rest
         steps = self._deciding(talk, tools, choice, single)
         asking = await asyncio.to_thread(next, steps)
+        replies = []
         while isinstance(asking, Asking):
-            reply = await self.inner.ainvoke(asking.messages, **asking.options)
-            asking = await asyncio.to_thread(steps.send, reply.text)
-        return asking, rest
+            replies.append(await self.inner.ainvoke(asking.messages, **asking.options))
+            asking = await asyncio.to_thread(steps.send, replies[-1].text)
+        return _with_usage(asking, replies), rest
 
     def _decide(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> tuple[AIMessage, dict[str, Any]]:
         talk = Conversation.of(messages)
@@ -146,9 +147,11 @@ class GuidedChatModel(AskedDirectly, BaseChatModel):
             return AIMessage(""), rest
         steps = self._deciding(talk, tools, choice, single)
         asking = next(steps)
+        replies = []
         while isinstance(asking, Asking):
-            asking = steps.send(self.inner.invoke(asking.messages, **asking.options).text)
-        return asking, rest
+            replies.append(self.inner.invoke(asking.messages, **asking.options))
+            asking = steps.send(replies[-1].text)
+        return _with_usage(asking, replies), rest
 
     def _deciding(self, talk: Conversation, tools: Sequence[Any], choice: str, single: bool) -> Any:
         """A generator, so that the synchronous and the asynchronous way are one: it yields what the inner model is
@@ -206,6 +209,13 @@ def _documents_know(plan: Plan, evidence: float) -> bool:
     """Whether a sentence of the documents is nearer to the question than anything the best tool says of itself."""
     best = plan.routing.best
     return best is not None and evidence > best.likeness and best.score < 0.95
+
+
+def _with_usage(decision: AIMessage, replies: Sequence[AIMessage]) -> AIMessage:
+    """A decision, with the tokens that deciding took."""
+    for reply in replies:
+        decision.usage_metadata = add_usage(decision.usage_metadata, reply.usage_metadata)
+    return decision
 
 
 def _decision(plan: Plan, choice: str, reason: str, single: bool) -> AIMessage:
