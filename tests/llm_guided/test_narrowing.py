@@ -48,11 +48,20 @@ def test_words_that_ask_for_the_tool_are_no_values() -> None:
     assert not allows(schema, {"topic": "encyclopedia"})
 
 
-def test_dates_can_be_written_as_the_tool_wants_them() -> None:
-    when = {"type": "object", "properties": {"days": {"type": "array", "items": {"type": "string", "format": "date"}}}}
-    schema = narrowed(when, "from tomorrow on", TODAY)
-    assert allows(schema, {"days": ["2026-12-01"]})
-    assert not allows(schema, {"days": ["2026-12-24"]})
+def test_dates_can_be_written_as_the_tool_wants_them_and_not_as_they_were_said() -> None:
+    stay = {"day": {"type": "string", "format": "date"}, "guests": {"type": "integer"}}
+    when = {
+        "type": "object",
+        "properties": {"stays": {"type": "array", "items": {"type": "object", "properties": stay}}},
+    }
+    schema = narrowed(when, "from tomorrow on for 2", TODAY)
+    assert allows(schema, {"stays": [{"day": "2026-12-01", "guests": 2}]})
+    assert not allows(schema, {"stays": [{"day": "2026-12-24", "guests": 2}]})
+    assert not allows(schema, {"stays": [{"day": "tomorrow", "guests": 2}]})
+
+
+def test_what_stands_in_quotes_is_a_value_as_it_is() -> None:
+    assert allows(narrowed({"type": "string"}, 'Play "Let it be" by the Beatles', TODAY), "Let it be")
 
 
 @pytest.mark.parametrize(

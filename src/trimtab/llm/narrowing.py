@@ -19,7 +19,7 @@ from .dates import find_dates, find_times
 from .quantities import find_numbers
 from .wording import STOP, Token, stem, tokens
 
-WORDS = 5
+WORDS = 8
 """Of one value, at most."""
 OPTIONS = 300
 """Of one place, at most: with more the values stay shorter, and with too many one may be anything."""
@@ -27,6 +27,7 @@ ITEMS = 12
 INVENTED = 40
 """Characters of a text that the message does not say: it will be thrown away, so it need not be long."""
 _SCALARS = frozenset({"string", "integer", "number", "null"})
+_QUOTED = re.compile(r"[\"“]([^\"“”]{1,200})[\"”]")
 _BETWEEN = re.compile(r",|;|\band\b|\bplus\b|\n", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ class _Said:
     numbers: tuple[float, ...]
     items: int
     wordings: tuple[str, ...]
-    """The texts in which no number stands."""
+    """The texts in which no number stands, and the dates."""
 
 
 def narrowed(schema: Mapping[str, Any], text: str, today: dt.date, about: str = "") -> dict[str, Any]:
@@ -52,9 +53,10 @@ def narrowed(schema: Mapping[str, Any], text: str, today: dt.date, about: str = 
     values = dict.fromkeys(number.value for number in numbers)
     known = {stem(word.text) for word in tokens(about)}
     spans = [one for one in _spans(text) if not known.issuperset(stem(word.text) for word in tokens(one))]
-    texts = dict.fromkeys([*dates, *spans])
-    wordings = [one for one in texts if not find_numbers(one)]
-    return _narrowed(schema, _Said(tuple(texts), tuple(values), items, tuple(wordings)))
+    first = [*dates, *_QUOTED.findall(text)]
+    texts = tuple(dict.fromkeys([*first, *spans]))
+    wordings = tuple(dict.fromkeys([*first, *(one for one in spans if not find_numbers(one))]))
+    return _narrowed(schema, _Said(texts, tuple(values), items, wordings))
 
 
 def _narrowed(schema: Mapping[str, Any], said: _Said) -> dict[str, Any]:
@@ -63,12 +65,9 @@ def _narrowed(schema: Mapping[str, Any], said: _Said) -> dict[str, Any]:
         if isinstance(schema.get(name), list):
             out[name] = [_narrowed(one, said) if isinstance(one, Mapping) else one for one in schema[name]]
     if isinstance(properties := schema.get("properties"), Mapping):
-        counted = any(
-            isinstance(one, Mapping) and one.get("type") in ("integer", "number") for one in properties.values()
-        )
-        inside = (
-            replace(said, texts=said.wordings) if counted else said
-        )  # "3 burgers": the number has a place of its own
+        kinds = [one.get("type") for one in properties.values() if isinstance(one, Mapping)]
+        # "3 burgers": the number has a place of its own.
+        inside = replace(said, texts=said.wordings) if "integer" in kinds or "number" in kinds else said
         out["properties"] = {
             name: _narrowed(one, inside) if isinstance(one, Mapping) else one for name, one in properties.items()
         }
@@ -89,7 +88,7 @@ def _choices(schema: Mapping[str, Any], said: _Said) -> list[Any]:
         return []
     offered = [*(said.texts if "string" in kinds else ()), *(said.numbers if kinds != ["string"] else ())]
     try:
-        fits = Draft202012Validator(schema).is_valid
+        fits = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).is_valid
         found = [value for value in offered if fits(value)]
     except SchemaError:
         return []
