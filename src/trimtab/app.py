@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -249,27 +249,25 @@ class Trimtab:
             if not database.shared:
                 # Two processes over one SQLite file would each take the other's running turns for abandoned.
                 stack.callback(FolderLock(settings.home, "Trimtab's data").release)
-            # These are opened while the engine starts.
-            embedding = asyncio.create_task(_embedder(settings, stack)) if retrieval or model is None else None
-            reading = (
-                asyncio.create_task(_library(settings, database, embedding, stack)) if retrieval and embedding else None
-            )
+            library: Library | None = None
+            embedder: Embedder | None = None
+            if not retrieval and model is None:
+                embedder = await asyncio.to_thread(open_embedder, settings)
+            if retrieval:
+                opened = await asyncio.to_thread(open_library_on, settings, database)
+                library, embedder = opened
+                stack.callback(opened[0].close)
+                stack.callback(opened[1].close)
             served, given = None, settings
-            try:
-                if model is None:
-                    from trimtab.llm.served import serve
+            if model is None:
+                from trimtab.llm.served import serve
 
-                    settings = in_force(settings, await database.read(changeovers.latest))
-                    if settings is not given:
-                        await asyncio.to_thread(prepare, settings)
-                    served = await serve(serving_options(settings), embedding)
-                    stack.push_async_callback(served.aclose)
-                    model, profile = served.model, served.profile
-            finally:
-                for task in filter(None, (embedding, reading)):
-                    await asyncio.wait([task])
-            embedder = embedding.result() if embedding else None
-            library = reading.result() if reading else None
+                settings = in_force(settings, await database.read(changeovers.latest))
+                if settings is not given:
+                    await asyncio.to_thread(prepare, settings)
+                served = await serve(serving_options(settings), embedder)
+                stack.push_async_callback(served.aclose)
+                model, profile = served.model, served.profile
             toolbox = toolbox or open_toolbox(settings)
             stack.push_async_callback(toolbox.aclose)
             self = cls(
@@ -602,23 +600,6 @@ class Trimtab:
             )
 
 
-async def _embedder(settings: Settings, stack: contextlib.AsyncExitStack) -> MiniLmEmbeddings:
-    embedder = await asyncio.to_thread(open_embedder, settings)
-    stack.callback(embedder.close)
-    return embedder
-
-
-async def _library(
-    settings: Settings,
-    database: Database,
-    embedding: Awaitable[MiniLmEmbeddings],
-    stack: contextlib.AsyncExitStack,
-) -> Library:
-    library = await asyncio.to_thread(open_library_on, settings, database, await embedding)
-    stack.callback(library.close)
-    return library
-
-
 async def _ended(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
         task.cancel()
@@ -762,21 +743,20 @@ def open_embedder(settings: Settings) -> MiniLmEmbeddings:
 
 
 def open_library_on(
-    settings: Settings,
-    database: Database,
-    embedder: MiniLmEmbeddings,
-    progress: Callable[[str, float], None] | None = None,
-) -> Library:
-    """The document library on an open database.
+    settings: Settings, database: Database, progress: Callable[[str, float], None] | None = None
+) -> tuple[Library, MiniLmEmbeddings]:
+    """The document library on an open database, and the embedding model it uses.
 
     Raises:
+        ModelFileError: the embedding model is missing.
         Unavailable: another process has the library open.
     """
     from trimtab.retrieval.library import Library, LibraryOptions
     from trimtab.retrieval.loading import Loader, LoadLimits
     from trimtab.store.documents import SqlDocumentStore
 
+    embedder = open_embedder(settings)
     options = LibraryOptions(floor=settings.passage_floor)
     store = SqlDocumentStore(database.engine, database.reader)
     loader = Loader(LoadLimits(file=settings.max_upload_mb * 1_000_000))
-    return Library(store, embedder, settings.index_dir, options, loader, progress)
+    return Library(store, embedder, settings.index_dir, options, loader, progress), embedder

@@ -7,10 +7,12 @@ from pathlib import Path
 import gguf
 import pytest
 
-from trimtab.domain.errors import InvalidInput
+from trimtab.app import Trimtab
+from trimtab.domain.errors import InvalidInput, ModelFileError
 from trimtab.llm.choice import choose
 from trimtab.llm.served import ServingOptions, engine_for, serve
 from trimtab.llm.weights import prepare
+from trimtab.settings import Settings
 
 pytestmark = pytest.mark.model
 
@@ -68,3 +70,14 @@ async def test_llamacpp_takes_over_when_openvino_cannot_convert_but_only_if_nobo
         assert "openvino could not" in status["reason"]
     finally:
         await served.aclose()
+
+
+async def test_without_the_embedding_model_a_start_says_what_to_fetch_and_starts_no_engine(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2-135m-instruct").symlink_to(models_dir / "smollm2-135m-instruct")
+    with pytest.raises(ModelFileError, match=r"all-minilm-l6-v2.*trimtab models pull"):
+        async with Trimtab.open(Settings.load(home=tmp_path)):
+            pass
+    assert not (tmp_path / "logs" / "engine.log").exists()

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, select, update
 from postgresql import PASSWORD, PostgreSQL
 from scripted_app import Desk, app_with, follow, kinds, new_thread, only, post
 from trimtab.api.server import create_app
-from trimtab.app import SWEEP_SECONDS, Trimtab, open_database, open_embedder, open_library_on
+from trimtab.app import SWEEP_SECONDS, Trimtab, open_database, open_library_on
 from trimtab.domain import events as ev
 from trimtab.domain.document import Chunk, Document
 from trimtab.domain.errors import Conflict, InvalidInput, Unavailable
@@ -171,10 +171,8 @@ def test_documents_are_ingested_searched_replaced_and_deleted(tmp_path: Path, ur
     text = "# Boats\n\nThe tender is called Puffin and sleeps two.\n\n# Tides\n\nHigh water is at noon.\n"
     with closing(open_database(settings)) as database:
         owner = database.write_sync(people.ensure_user, "local")
-        with (
-            closing(open_embedder(settings)) as embedder,
-            closing(open_library_on(settings, database, embedder)) as library,
-        ):
+        library, embedder = open_library_on(settings, database)
+        with closing(embedder), closing(library):
             kept = library.ingest_bytes(owner, "boats.md", text.encode())
             passages = library.search("What is the tender called?", owner)
             assert "Puffin" in passages[0].text
@@ -182,11 +180,8 @@ def test_documents_are_ingested_searched_replaced_and_deleted(tmp_path: Path, ur
             assert "Heron" in library.search("What is the tender called?", owner)[0].text
             (document,) = library.documents(owner)
             assert library.check().healthy
-        # The indexes are compared with the database.
-        with (
-            closing(open_embedder(settings)) as embedder,
-            closing(open_library_on(settings, database, embedder)) as library,
-        ):
+        library, embedder = open_library_on(settings, database)  # the indexes are compared with the database
+        with closing(embedder), closing(library):
             library.delete(owner, document.id)
             assert library.documents(owner) == []
             assert library.search("What is the tender called?", owner) == []

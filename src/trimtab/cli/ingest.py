@@ -59,13 +59,14 @@ def server_client(settings: Settings) -> httpx.Client | None:
 @contextmanager
 def local_library(settings: Settings) -> Iterator[tuple[Library, str]]:
     """The library opened in this process, and the id of this machine's user."""
-    from trimtab.app import LOCAL_USER, open_database, open_embedder, open_library_on
+    from trimtab.app import LOCAL_USER, open_database, open_library_on
     from trimtab.store import people
 
     database = open_database(settings)
     try:
         owner = database.write_sync(people.ensure_user, LOCAL_USER)
-        with open_library_on(settings, database, open_embedder(settings)) as library:
+        library, _ = open_library_on(settings, database)
+        with library:
             yield library, owner
     finally:
         database.close()

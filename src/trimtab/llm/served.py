@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,11 +274,9 @@ def with_tools(bare: BaseChatModel, profile: Profile, embedder: Embedder | None)
     return bare
 
 
-Embedding = Embedder | Awaitable[Embedder] | None
-"""The embedding model, or one that is being opened while the engine starts."""
-
-
-async def serve(options: ServingOptions, embedder: Embedding = None, on_progress: OnProgress | None = None) -> Served:
+async def serve(
+    options: ServingOptions, embedder: Embedder | None = None, on_progress: OnProgress | None = None
+) -> Served:
     """Start or reach the model that `options` name. `on_progress` hears of weights that are being converted.
 
     Raises:
@@ -287,17 +285,12 @@ async def serve(options: ServingOptions, embedder: Embedding = None, on_progress
         InvalidInput: the options do not name a model.
     """
     if options.base_url:
-        return _remote(options, await _opened(embedder))
+        return _remote(options, embedder)
     name = DEFAULT_CHAT if options.model == "default" else options.model
     if is_hosted(name):
         profile = _tuned(profile_for(name, slot_context=options.context), options)
-        hosted = hosted_model(name, profile.sampling)
-        return Served(hosted, profile, counter_for(None), embedder=await _opened(embedder))
+        return Served(hosted_model(name, profile.sampling), profile, counter_for(None), embedder=embedder)
     return await _local(name, options, embedder, on_progress)
-
-
-async def _opened(embedder: Embedding) -> Embedder | None:
-    return await embedder if isinstance(embedder, Awaitable) else embedder
 
 
 def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
@@ -315,7 +308,9 @@ def _remote(options: ServingOptions, embedder: Embedder | None) -> Served:
     return Served(chat, profile, counter_for(None), embedder=embedder)
 
 
-async def _local(name: str, options: ServingOptions, embedder: Embedding, on_progress: OnProgress | None) -> Served:
+async def _local(
+    name: str, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
+) -> Served:
     student = options.form.source if options.form else None
     shipped = student if student else await asyncio.to_thread(resolve_model, name, options.models_dir)
     choice = await asyncio.to_thread(engine_for, shipped, options)
@@ -386,7 +381,7 @@ def engine_for(shipped: Path, options: ServingOptions) -> Choice:
 
 
 async def _served_by(
-    choice: Choice, shipped: Path, options: ServingOptions, embedder: Embedding, on_progress: OnProgress | None
+    choice: Choice, shipped: Path, options: ServingOptions, embedder: Embedder | None, on_progress: OnProgress | None
 ) -> Served:
     kv_cache = options.form.kv_cache if options.form else ""
     engine_options = EngineOptions(
@@ -420,7 +415,7 @@ async def _served_by(
     await engine.start()
     try:
         base = BaseWeights(shipped.stem, shipped, await asyncio.to_thread(sha256_of, shipped))
-        return served_on(engine, choice, base, weights, options, await _opened(embedder))
+        return served_on(engine, choice, base, weights, options, embedder)
     except BaseException:
         await engine.stop()
         raise
