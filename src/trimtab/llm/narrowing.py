@@ -56,21 +56,22 @@ def narrowed(schema: Mapping[str, Any], text: str, today: dt.date, about: str = 
     first = [*dates, *_QUOTED.findall(text)]
     texts = tuple(dict.fromkeys([*first, *spans]))
     wordings = tuple(dict.fromkeys([*first, *(one for one in spans if not find_numbers(one))]))
-    return _narrowed(schema, _Said(texts, tuple(values), items, wordings))
+    found: dict[str, Any] = _narrowed(schema, _Said(texts, tuple(values), items, wordings))
+    return found
 
 
-def _narrowed(schema: Mapping[str, Any], said: _Said) -> dict[str, Any]:
+def _narrowed(schema: Any, said: _Said) -> Any:
+    if not isinstance(schema, Mapping):  # true or false
+        return schema
     out = dict(schema)
     for name in ("anyOf", "oneOf", "allOf"):
         if isinstance(schema.get(name), list):
-            out[name] = [_narrowed(one, said) if isinstance(one, Mapping) else one for one in schema[name]]
+            out[name] = [_narrowed(one, said) for one in schema[name]]
     if isinstance(properties := schema.get("properties"), Mapping):
         kinds = [one.get("type") for one in properties.values() if isinstance(one, Mapping)]
         # "3 burgers": the number has a place of its own.
         inside = replace(said, texts=said.wordings) if "integer" in kinds or "number" in kinds else said
-        out["properties"] = {
-            name: _narrowed(one, inside) if isinstance(one, Mapping) else one for name, one in properties.items()
-        }
+        out["properties"] = {name: _narrowed(one, inside) for name, one in properties.items()}
     if isinstance(items := schema.get("items"), Mapping):
         out["items"] = _narrowed(items, said)
         out["maxItems"] = max(min(said.items, schema.get("maxItems", ITEMS)), schema.get("minItems", 0))
@@ -86,10 +87,9 @@ def _choices(schema: Mapping[str, Any], said: _Said) -> list[Any]:
     kinds = kinds if isinstance(kinds, list) else [kinds]
     if not _SCALARS.issuperset(kinds) or schema.keys() & {"enum", "const", "$ref"}:
         return []
-    offered = [*(said.texts if "string" in kinds else ()), *(said.numbers if kinds != ["string"] else ())]
     try:
         fits = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).is_valid
-        found = [value for value in offered if fits(value)]
+        found = [value for value in (*said.texts, *said.numbers) if fits(value)]
     except SchemaError:
         return []
     return [*found, *([None] if "null" in kinds else [])] if found else []
