@@ -26,14 +26,8 @@ from sqlalchemy import Connection
 from trimtab.align.jobs import Jobs
 from trimtab.auditing import Audit
 from trimtab.changeover import Changeover, in_force, prepare
-from trimtab.connect.call_log import CallLog
-from trimtab.connect.conformance.badge import Badges
-from trimtab.connect.discovery import in_file
-from trimtab.connect.mcp import Book, Servers, Ways
-from trimtab.connect.openapi import Imports
 from trimtab.connect.standing import read_only
-from trimtab.connect.toolbox import ConnectOptions, Override, Toolbox, from_environment
-from trimtab.connect.vault import kept_in
+from trimtab.connect.toolbox import Toolbox
 from trimtab.domain import events as ev
 from trimtab.domain.errors import InvalidInput, NotFound, TooLarge, TrimtabError
 from trimtab.domain.model import Embedder, Profile
@@ -49,8 +43,9 @@ from trimtab.orchestrator.runner import Runner
 from trimtab.orchestrator.shortlist import Shortlist
 from trimtab.orchestrator.state import Turn
 from trimtab.orchestrator.turn import Limits, Orchestrator, Search
-from trimtab.own_database import LOCAL_USER as LOCAL_USER
-from trimtab.own_database import open_database as open_database
+from trimtab.own_connectors import open_imports, open_servers, open_toolbox
+from trimtab.own_database import LOCAL_USER, open_database
+from trimtab.own_models import open_embedder, open_library_on, serving_options
 from trimtab.registry.registry import Registry
 from trimtab.replays import Replays
 from trimtab.reward import RewardModels
@@ -66,7 +61,6 @@ from trimtab.versions import Versions, Voice
 
 if TYPE_CHECKING:
     from trimtab.llm.served import Served
-    from trimtab.retrieval.embedding import MiniLmEmbeddings
     from trimtab.retrieval.library import Library
 
 _log = logging.getLogger(__name__)
@@ -618,145 +612,9 @@ def _how_of_message(connection: Connection, owner: str, message_id: str) -> Ask:
     return _how(turns.get(connection, owner, message["turn_id"])["options"])
 
 
-# ---------------------------------------------------------------------- the parts, one by one
-
-
 def _within(library: Library | None, collections: Sequence[str]) -> Search | None:
     if library is None or not collections:
         return library
     from trimtab.retrieval.library import Within
 
     return Within(library, collections)
-
-
-def open_toolbox(
-    settings: Settings, change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options
-) -> Toolbox:
-    """The installed connectors and those in files, with what the settings say about them. `change` is given the
-    options and may return others: to record what is asked, or to replay it.
-
-    Raises:
-        InvalidInput: a file named in the settings holds no connector.
-    """
-    secret, keeper = kept_in(settings.home, settings.connector_secrets)
-    options = ConnectOptions(
-        disabled=frozenset(settings.connectors_disabled),
-        enabled=frozenset(settings.connectors_only) or None,
-        standing=Badges(settings.home).standing,
-        overrides={
-            name: Override(
-                o.base_url,
-                o.allow_private,
-                o.user_agent,
-                o.token_url,
-                {option: str(value) for option, value in o.options.items()},
-            )
-            for name, o in settings.connectors.items()
-        },
-        secret=secret,
-        keeper=keeper,
-        log=connector_log(settings),
-    )
-    toolbox = Toolbox.discover(change(options))
-    for path in settings.connector_files:
-        toolbox.add(in_file(path), origin=str(path))
-    return toolbox
-
-
-def connector_log(settings: Settings) -> CallLog:
-    """The last calls of connectors, of this process and others."""
-    return CallLog(settings.logs_dir / "connectors.jsonl")
-
-
-def open_servers(settings: Settings, toolbox: Toolbox) -> Servers:
-    """The MCP servers that were added, as connectors of the toolbox. None is started by this.
-
-    Raises:
-        InvalidInput: the file that lists them cannot be read.
-    """
-    return Servers(Book(settings.home / "mcp.json"), toolbox, Ways(from_environment))
-
-
-def open_imports(settings: Settings, toolbox: Toolbox) -> Imports:
-    """The connectors that were imported from OpenAPI documents, added to the toolbox."""
-    imports = Imports(settings.home / "openapi", toolbox)
-    imports.load()
-    return imports
-
-
-def open_connectors(
-    settings: Settings, change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options
-) -> tuple[Toolbox, Servers, Imports]:
-    """All there are, however they came: `open_toolbox` with the added MCP servers and the imported APIs in it."""
-    toolbox = open_toolbox(settings, change)
-    return toolbox, open_servers(settings, toolbox), open_imports(settings, toolbox)
-
-
-def serving_options(settings: Settings) -> Any:
-    """What the llm wing needs to know to serve a model."""
-    from trimtab.llm.served import ServingOptions
-
-    return ServingOptions(
-        model=settings.model,
-        models_dir=settings.models_dir,
-        log_path=settings.logs_dir / "engine.log",
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        engine=settings.engine,
-        tools_mode=settings.tools_mode,
-        as_shipped=settings.weights == "as-shipped",
-        form=_form(settings),
-        batch=settings.batch,
-        context=settings.context,
-        parallel=settings.parallel,
-        threads=settings.threads,
-        temperature=settings.temperature,
-        max_tokens=settings.max_tokens,
-        max_prompt_chars=settings.max_prompt_chars,
-    )
-
-
-def _form(settings: Settings) -> Any:
-    """Raises InvalidInput when there is no such variant."""
-    if not settings.variant:
-        return None
-    from trimtab.deploy.variant import variant
-    from trimtab.llm.served import Form
-    from trimtab.students import Students
-
-    one = variant(settings.variant)
-    source = Students(settings.home).verified(one.student).gguf if one.student else None
-    return Form(one.engine, one.weights, one.kv, settings.home / "variants", source)
-
-
-def open_embedder(settings: Settings) -> MiniLmEmbeddings:
-    """The default embedding model.
-
-    Raises:
-        ModelFileError: it is not on this machine; says how to fetch it.
-    """
-    from trimtab.llm import catalogue, shelf
-    from trimtab.retrieval.embedding import MiniLmEmbeddings
-
-    entry = catalogue.entry(catalogue.DEFAULT_EMBEDDING)
-    return MiniLmEmbeddings(shelf.path(entry, settings.models_dir))
-
-
-def open_library_on(
-    settings: Settings, database: Database, progress: Callable[[str, float], None] | None = None
-) -> tuple[Library, MiniLmEmbeddings]:
-    """The document library on an open database, and the embedding model it uses.
-
-    Raises:
-        ModelFileError: the embedding model is missing.
-        Unavailable: another process has the library open.
-    """
-    from trimtab.retrieval.library import Library, LibraryOptions
-    from trimtab.retrieval.loading import Loader, LoadLimits
-    from trimtab.store.documents import SqlDocumentStore
-
-    embedder = open_embedder(settings)
-    options = LibraryOptions(floor=settings.passage_floor)
-    store = SqlDocumentStore(database.engine, database.reader)
-    loader = Loader(LoadLimits(file=settings.max_upload_mb * 1_000_000))
-    return Library(store, embedder, settings.index_dir, options, loader, progress), embedder

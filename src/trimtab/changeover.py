@@ -316,8 +316,8 @@ def undo_at_rest(database: Database, settings: Settings, *, by: str, reason: str
 
 def _engine(settings: Settings) -> str:
     """The engine that the next start would take."""
-    from trimtab.app import serving_options
     from trimtab.llm.served import engine_for
+    from trimtab.own_models import serving_options
 
     return engine_for(_weights(settings, settings.model), serving_options(settings)).engine
 

@@ -154,7 +154,7 @@ def refuse_unreachable(plan: Deployment, settings: Settings) -> None:
 
     Raises: as `refuse_remote` and `refuse_unknown` do.
     """
-    from trimtab.app import open_connectors
+    from trimtab.own_connectors import open_connectors
 
     refuse_remote(plan, settings.api_key.get_secret_value())
     if not (plan.resources.connectors or plan.resources.mcp_servers or plan.resources.collections):

@@ -18,11 +18,12 @@ from trimtab.align import interchange
 from trimtab.align.curation import Rules
 from trimtab.align.queue import Candidate
 from trimtab.api.server import create_app
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.domain.judgement import Judgement, Source
 from trimtab.domain.model import Profile
 from trimtab.gathering import curated, forget_person
 from trimtab.llm.scripted import call
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import imports, people, threads
 
 ANSWERS = ["Tea is a drink made from leaves.", "Go away.", "Tea grows on bushes."]

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import httpx
 
 from trimtab.api.server import create_app
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import people
 
 

@@ -9,7 +9,7 @@ import httpx
 
 from scripted_app import Desk, app_with
 from trimtab.api.server import create_app
-from trimtab.app import LOCAL_USER
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import people
 
 TIDES = {

@@ -17,8 +17,8 @@ from browser.steps import QUESTION, answered, fits, idle, shot
 from browser.steps import versions as versions_of
 from running import Running, checked
 from tiny_adapter import adapter
-from trimtab.app import open_database
 from trimtab.llm import catalogue, shelf
+from trimtab.own_database import open_database
 from trimtab.registry.manifest import Lineage, Manifest
 from trimtab.registry.registry import Registry
 from trimtab.settings import Settings

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from scripted_app import app_with
 from trimtab.api.server import create_app
-from trimtab.app import Trimtab, open_toolbox
+from trimtab.app import Trimtab
 from trimtab.cli.main import app as command
 from trimtab.connect.toolbox import Toolbox
 from trimtab.deploy.plan import checked
 from trimtab.domain.errors import EngineError, ImpossibleBudget, InvalidInput, NotFound, TrimtabError
 from trimtab.domain.events import PassagesFound
 from trimtab.llm.scripted import ScriptedModel
+from trimtab.own_connectors import open_toolbox
 from trimtab.reach import as_settings
 from trimtab.settings import Settings
 

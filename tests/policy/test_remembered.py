@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from scripted_app import Desk, app_with, asked, follow, new_thread, only, post
 from services import LoopbackServices
 from trimtab.api.server import create_app
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.cli.connectors import app as command
 from trimtab.connect import Connector, Effect
 from trimtab.connect.standing import CALLER
 from trimtab.domain.errors import InvalidInput, NotFound, Unavailable
 from trimtab.llm.scripted import call
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import audit, consents, people, turns
 from trimtab.store.consents import Remember
 

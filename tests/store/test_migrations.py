@@ -9,12 +9,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from trimtab.domain.errors import Unavailable
 from trimtab.store import alignment, documents, schema
 from trimtab.store.database import Database
-from trimtab.store.migrate import config_for, migrate
+from trimtab.store.migrate import config_for, migrate, newest
 
 
 @pytest.fixture
@@ -29,6 +30,10 @@ def test_the_migrations_make_what_the_code_describes(database: Database) -> None
     assert documents.documents.metadata is alignment.versions.metadata is schema.metadata
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_the_newest_migration_by_its_number_is_alembics_head(database: Database) -> None:
+    assert ScriptDirectory.from_config(config_for(database.engine)).get_heads() == [newest()]
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:

@@ -25,12 +25,14 @@ from sqlalchemy import Connection, select, update
 from postgresql import PASSWORD, PostgreSQL
 from scripted_app import Desk, app_with, follow, kinds, new_thread, only, post
 from trimtab.api.server import create_app
-from trimtab.app import SWEEP_SECONDS, Trimtab, open_database, open_library_on
+from trimtab.app import SWEEP_SECONDS, Trimtab
 from trimtab.domain import events as ev
 from trimtab.domain.document import Chunk, Document
 from trimtab.domain.errors import Conflict, InvalidInput, Unavailable
 from trimtab.domain.events import TextDelta
 from trimtab.llm.scripted import Say, call
+from trimtab.own_database import open_database
+from trimtab.own_models import open_library_on
 from trimtab.settings import Settings
 from trimtab.store import feedback, people, runners, schema, threads, turns
 from trimtab.store.database import Database

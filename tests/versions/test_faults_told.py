@@ -9,8 +9,8 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from trimtab.app import open_database
 from trimtab.cli.main import app as cli
+from trimtab.own_database import open_database
 from trimtab.registry.manifest import Manifest
 from trimtab.registry.registry import Registry
 from trimtab.settings import Settings

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.domain.errors import Forbidden, TooManyRequests, Unauthenticated
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import people
 
 KEY_CACHE_SECONDS = 5.0

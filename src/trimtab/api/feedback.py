@@ -11,9 +11,10 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from trimtab.align.blame import REASONS
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.domain.errors import Forbidden, InvalidInput, NotFound
 from trimtab.gathering import Outcome, Outcomes, Reading, datasets_dir, forget_person
+from trimtab.own_database import LOCAL_USER
 from trimtab.store import feedback, judgements, versions
 from trimtab.store.once import once
 

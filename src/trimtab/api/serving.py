@@ -15,8 +15,9 @@ from typing import Any
 
 import uvicorn
 
-from trimtab.app import LOCAL_USER, Trimtab
+from trimtab.app import Trimtab
 from trimtab.domain.errors import InvalidInput, Unavailable
+from trimtab.own_database import LOCAL_USER
 from trimtab.settings import Settings
 from trimtab.store import people
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from trimtab.app import LOCAL_USER
+from trimtab.own_database import LOCAL_USER
 from trimtab.registry.card import card
 from trimtab.registry.manifest import Manifest
 from trimtab.registry.registry import difference

@@ -252,7 +252,7 @@ def order(recipe: Mapping[str, Any], detach: bool, as_json: bool, kind: str = "a
 @contextlib.contextmanager
 def _trainings() -> Iterator[Trainings]:
     """The parts that training needs, without an engine: nobody is answered meanwhile."""
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.registry.registry import Registry
     from trimtab.settings import Settings
     from trimtab.training import Trainings

@@ -91,7 +91,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, as `trimtab
 def _database() -> Any:
     import contextlib
 
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.settings import Settings
 
     return contextlib.closing(open_database(Settings.load()))

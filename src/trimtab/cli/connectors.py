@@ -128,7 +128,7 @@ async def _called(
 
 
 def _toolbox(change: Callable[[ConnectOptions], ConnectOptions] = lambda options: options) -> Toolbox:
-    from trimtab.app import open_connectors
+    from trimtab.own_connectors import open_connectors
     from trimtab.settings import Settings
 
     return open_connectors(Settings.load(), change)[0]

@@ -86,7 +86,7 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the last calls: when, which tool, how it ended. Arguments and results are not kept here."""
-    from trimtab.app import connector_log
+    from trimtab.own_connectors import connector_log
     from trimtab.settings import Settings
 
     settings = Settings.load()
@@ -114,7 +114,7 @@ def _line(record: CallRecord) -> str:
 
 
 def _toolbox(settings: Settings) -> Toolbox:
-    from trimtab.app import open_imports, open_toolbox
+    from trimtab.own_connectors import open_imports, open_toolbox
 
     toolbox = open_toolbox(settings)
     open_imports(settings, toolbox)

@@ -253,7 +253,7 @@ class _Local:
         self._settings = settings
 
     def _with(self, work: Callable[[Servers], Awaitable[Any]]) -> Any:
-        from trimtab.app import open_connectors
+        from trimtab.own_connectors import open_connectors
 
         async def run() -> Any:
             toolbox, servers, _ = open_connectors(self._settings)

@@ -140,7 +140,7 @@ def _content(spec: str, settings: Settings, name: str) -> tuple[bytes, str]:
 
 
 def _imports(settings: Settings) -> Imports:
-    from trimtab.app import open_connectors
+    from trimtab.own_connectors import open_connectors
 
     return open_connectors(settings)[2]
 

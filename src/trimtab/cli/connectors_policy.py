@@ -30,7 +30,7 @@ def approvals(
     as_json: AsJson = False,
 ) -> None:
     """Show which calls run without asking you, because you remembered an approval; or take one back."""
-    from trimtab.app import LOCAL_USER
+    from trimtab.own_database import LOCAL_USER
     from trimtab.store import consents, people
 
     with _database() as database:
@@ -117,8 +117,8 @@ def audited(
     tool: ToolInfo, arguments: Mapping[str, Any]
 ) -> Iterator[Callable[[Callable[[], Awaitable[ToolOutcome]]], Awaitable[ToolOutcome]]]:
     """For a call by hand from the terminal: what runs it and writes it down."""
-    from trimtab.app import LOCAL_USER
     from trimtab.auditing import Audit
+    from trimtab.own_database import LOCAL_USER
     from trimtab.store import people
 
     with _database() as database:
@@ -128,7 +128,7 @@ def audited(
 
 @contextmanager
 def _database() -> Iterator[Database]:
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.settings import Settings
 
     database = open_database(Settings.load())

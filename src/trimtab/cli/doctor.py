@@ -89,7 +89,7 @@ def _folder(settings: Settings) -> Finding:
 def _database(settings: Settings) -> Finding:
     import contextlib
 
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.store import threads
 
     with contextlib.closing(open_database(settings)) as database:
@@ -116,10 +116,10 @@ def _engine(settings: Settings) -> Finding:
 
     if settings.base_url:
         return Finding("engine", True, f"none here: {settings.model} at {settings.base_url}")
-    from trimtab.app import serving_options
     from trimtab.domain.errors import TrimtabError
     from trimtab.llm import catalogue, shelf
     from trimtab.llm.served import engine_for, is_hosted
+    from trimtab.own_models import serving_options
 
     if is_hosted(settings.model):
         return Finding("engine", True, f"none here: {settings.model}")
@@ -137,8 +137,8 @@ def _version(settings: Settings) -> Finding:
     """The files of the version that should answer, against their hashes. The base is the engine's."""
     import contextlib
 
-    from trimtab.app import open_database
     from trimtab.domain.errors import TrimtabError
+    from trimtab.own_database import open_database
     from trimtab.registry.registry import Registry
     from trimtab.store import versions
 
@@ -156,7 +156,7 @@ def _version(settings: Settings) -> Finding:
 
 
 def _connectors(settings: Settings) -> Finding:
-    from trimtab.app import open_toolbox
+    from trimtab.own_connectors import open_toolbox
 
     toolbox = open_toolbox(settings)
     broken = [f"{c.name}: {c.error}" for c in toolbox.connectors if c.error]

@@ -297,7 +297,7 @@ def delete_person(
 @contextlib.contextmanager
 def _open() -> Iterator[tuple[Settings, Database]]:
     """The settings and the database. Safe beside a running server: one writes at a time, many read."""
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.settings import Settings
 
     settings = Settings.load()
@@ -339,7 +339,7 @@ def _exported(settings: Settings, database: Database, everything: bool) -> list[
 
 
 def _decide(feedback: str, decision: str, reason: str) -> None:
-    from trimtab.app import LOCAL_USER
+    from trimtab.own_database import LOCAL_USER
     from trimtab.store import judgements, people
 
     with _open() as (_, database):

@@ -59,7 +59,8 @@ def server_client(settings: Settings) -> httpx.Client | None:
 @contextmanager
 def local_library(settings: Settings) -> Iterator[tuple[Library, str]]:
     """The library opened in this process, and the id of this machine's user."""
-    from trimtab.app import LOCAL_USER, open_database, open_library_on
+    from trimtab.own_database import LOCAL_USER, open_database
+    from trimtab.own_models import open_library_on
     from trimtab.store import people
 
     database = open_database(settings)

@@ -70,9 +70,10 @@ async def _desk(settings: Settings, *, documents: bool) -> AsyncIterator[Desk]:
 
 async def _local(settings: Settings, stack: AsyncExitStack, *, documents: bool) -> Desk:
     from trimtab.api.mcp import Own
-    from trimtab.app import LOCAL_USER, open_connectors, open_database
     from trimtab.auditing import Audit
     from trimtab.cli.ingest import local_library
+    from trimtab.own_connectors import open_connectors
+    from trimtab.own_database import LOCAL_USER, open_database
     from trimtab.store import people
 
     library = None

@@ -117,9 +117,9 @@ def _pull(model: Entry, models_dir: Path) -> None:
 
 def prepare(model: str, settings: Settings | None = None) -> None:
     """Write the weights that the engine serves for this model, if that has not been done."""
-    from trimtab.app import serving_options
     from trimtab.llm import catalogue
     from trimtab.llm.served import prepare_weights
+    from trimtab.own_models import serving_options
     from trimtab.settings import Settings
 
     options = replace(serving_options(settings or Settings.load()), model=model, base_url="")

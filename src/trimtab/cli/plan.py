@@ -219,8 +219,8 @@ def _changed(
     settings: Settings, what: str, body: dict[str, Any], at_rest: Callable[[Database], dict[str, Any]], as_json: bool
 ) -> None:
     """Ask the running server, or write it down for the next start."""
-    from trimtab.app import open_database
     from trimtab.cli.versions import sent
+    from trimtab.own_database import open_database
 
     told = sent("POST", f"/v1/plans/{what}", body)
     if told is None:

@@ -16,7 +16,7 @@ Id = Annotated[str, typer.Argument(help="A thread's id, as `trimtab threads list
 
 def _store() -> tuple[Any, str]:
     """The database and this machine's user. Safe beside a running server: SQLite has many readers and one writer."""
-    from trimtab.app import LOCAL_USER, open_database
+    from trimtab.own_database import LOCAL_USER, open_database
     from trimtab.settings import Settings
     from trimtab.store import people
 

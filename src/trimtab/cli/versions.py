@@ -134,7 +134,7 @@ def _write(job: Any, *args: Any, **options: Any) -> Any:
 
 
 def _database() -> Any:
-    from trimtab.app import open_database
+    from trimtab.own_database import open_database
     from trimtab.settings import Settings
 
     return open_database(Settings.load())
