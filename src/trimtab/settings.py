@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tomlkit
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from trimtab.domain.errors import InvalidInput
@@ -28,6 +28,10 @@ class ConnectorOverride(BaseModel):
     options: dict[str, str | int] = Field({}, description="What the connector asks to be set up: a folder, a server.")
 
 
+def _default_home() -> Path:
+    return user_data_path("trimtab", appauthor=False)
+
+
 class Settings(BaseSettings):
     """Each field is an environment variable ``TRIMTAB_<NAME>`` and a line in ``config.toml``."""
 
@@ -37,7 +41,7 @@ class Settings(BaseSettings):
     config_name: ClassVar[str] = "config.toml"
 
     home: Path = Field(
-        default_factory=lambda: user_data_path("trimtab", appauthor=False),
+        default_factory=_default_home,
         description="The one folder that holds all state. Deleting it is a clean uninstall.",
     )
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; empty means SQLite in `home`.")
@@ -108,6 +112,11 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(64_000, ge=1000, description="Longest question, and longest prompt over the API.")
     max_upload_mb: int = Field(50, ge=1, description="Largest document that can be uploaded.")
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, home: Any) -> Any:
+        return home or _default_home()  # as in `TRIMTAB_HOME= trimtab up`: not whatever folder one happens to be in
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -118,7 +127,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         given = getattr(init_settings, "init_kwargs", {}).get("home") or os.environ.get("TRIMTAB_HOME")
-        home = Path(given) if given else user_data_path("trimtab", appauthor=False)
+        home = Path(given) if given else _default_home()
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / cls.config_name)
 
     @classmethod

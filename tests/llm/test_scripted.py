@@ -71,13 +71,13 @@ async def test_an_error_comes_after_what_was_said_before_it() -> None:
 
 async def test_a_delayed_stream_can_be_cancelled() -> None:
     async def read() -> None:
-        async for _ in ScriptedModel([Say("a" * 800, delay=0.05)]).astream("x"):
+        async for _ in ScriptedModel([Say("a" * 800, delay=60)]).astream("x"):
             pass
 
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(read(), 0.2)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 30
 
 
 def test_the_synchronous_ways_say_the_same() -> None:

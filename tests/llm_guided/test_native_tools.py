@@ -131,7 +131,7 @@ def test_a_thousand_damaged_calls_give_a_thousand_typed_results_in_bounded_time(
         "'",
         "(" * 300,
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(1000):
         text = rng.choice(seeds)
         for _ in range(rng.randint(1, 4)):
@@ -140,16 +140,16 @@ def test_a_thousand_damaged_calls_give_a_thousand_typed_results_in_bounded_time(
         reading = read_calls(text, OFFERED)
         assert all(isinstance(c, Call) and c.name in OFFERED for c in reading.calls)
         assert all(isinstance(b, Broken) and b.reason for b in reading.broken)
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize(
     "unit", ["<tool_call>", "```", "{", '{"a":[', "weather(", "[TOOL_CALLS]", "/*", "\\", "<", "'"]
 )
 def test_huge_repetitive_text_takes_seconds_at_most(unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     read_calls(unit * (200_000 // len(unit)), OFFERED)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 _JSON = st.recursive(

@@ -32,7 +32,7 @@ def services() -> Iterator[LoopbackServices]:
 async def waiting(app: Trimtab, turn: dict[str, Any]) -> dict[str, Any]:
     """The approval a turn waits for, once it does."""
     await follow(app, turn, until=WAITS)
-    for _ in range(200):
+    for _ in range(3000):
         if (await app.database.read(turns.get, app.owner, turn["id"]))["status"] == "waiting":
             break
         await asyncio.sleep(0.01)

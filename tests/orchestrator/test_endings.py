@@ -27,7 +27,7 @@ from trimtab.store.schema import turns as turn_rows
 class Slow:
     """One tool with an optional value that changes things, slowly."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 1.0) -> None:
         self.began: list[str] = []
         self.ended: list[str] = []
         self.connector = Connector(name="slow", version="1", description="Slow things.")
@@ -36,7 +36,7 @@ class Slow:
         async def wipe(folder: Annotated[str, "Which folder"] = "nothing") -> str:
             """Wipe a folder."""
             self.began.append(folder)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(seconds)
             self.ended.append(folder)
             return "Wiped."
 
@@ -45,7 +45,7 @@ class Slow:
 
 async def pending(app: Trimtab, turn: dict[str, Any]) -> dict[str, Any]:
     await follow(app, turn, until=("approval.needed",))
-    for _ in range(300):
+    for _ in range(3000):
         if (await app.database.read(turns.get, app.owner, turn["id"]))["status"] == "waiting":
             break
         await asyncio.sleep(0.01)
@@ -80,13 +80,13 @@ async def test_a_decision_that_was_not_taken_up_in_time_is_not_carried_out_late(
 
 
 async def test_an_approved_action_that_is_cut_off_leaves_a_trace(tmp_path: Path) -> None:
-    slow = Slow()
+    slow = Slow(60.0)
     async with app_with([call("slow_wipe", folder="photos"), "Done."], tmp_path) as app:
         app.toolbox.add(slow.connector)
         turn = await post(app, "Clean up")
         asked = await pending(app, turn)
         await app.decide(app.owner, asked["id"], "approve", digest=asked["digest"])
-        for _ in range(200):
+        for _ in range(3000):
             if slow.began:
                 break
             await asyncio.sleep(0.01)
@@ -150,7 +150,7 @@ def test_only_calls_that_were_approved_and_have_no_result_are_left_open() -> Non
 
 
 async def test_a_stop_that_meets_a_decision_stops_the_turn_and_nothing_follows_its_end(tmp_path: Path) -> None:
-    slow = Slow()
+    slow = Slow(60.0)
     async with app_with([call("slow_wipe", folder="photos"), "Done."], tmp_path) as app:
         app.toolbox.add(slow.connector)
         turn = await post(app, "Clean up")
