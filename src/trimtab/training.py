@@ -225,11 +225,12 @@ class Trainings:
         await self.database.write(known)
 
 
-def conversations_file(settings: Settings, database: Database, count: int) -> Path | None:
-    """The last conversations held here, each up to its last answer, as a file that a student learns from; None for
-    none."""
-    if not count:
-        return None
+def last_conversations(database: Database, count: int) -> list[list[tuple[str, str]]]:
+    """The last conversations held here, as ``(role, text)``, each up to its last answer.
+
+    Raises:
+        InvalidInput: none was held.
+    """
 
     def lines(connection: Any) -> list[list[tuple[str, str]]]:
         rows = connection.execute(
@@ -237,10 +238,17 @@ def conversations_file(settings: Settings, database: Database, count: int) -> Pa
         )
         return [history(connection, row.id, row.head_id) for row in rows]
 
-    found = [_to_last_answer(line) for line in database.read_sync(lines)]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found if line)
-    if not text:
-        raise InvalidInput("No conversation was held here yet. Make the student from the bundled texts.")
+    found = [line for one in database.read_sync(lines) if (line := _to_last_answer(one))]
+    if count and not found:
+        raise InvalidInput("No conversation was held here yet. Use the bundled texts alone: leave out --conversations.")
+    return found
+
+
+def conversations_file(settings: Settings, database: Database, count: int) -> Path | None:
+    """`last_conversations` as a file that a student learns from; None for none."""
+    if not count:
+        return None
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in last_conversations(database, count))
     folder = datasets_dir(settings)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"conversations-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"

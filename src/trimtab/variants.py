@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -22,7 +22,7 @@ from trimtab.deploy.campaign import Started
 from trimtab.deploy.estimate import ModelFacts
 from trimtab.deploy.quality import GIVEN, TEXTS, Position
 from trimtab.deploy.speed import Endpoint
-from trimtab.deploy.variant import Candidate, Variant
+from trimtab.deploy.variant import KV, Candidate, Variant
 from trimtab.domain.durable import replace_file
 from trimtab.domain.errors import EngineError, InvalidInput, ModelFileError
 from trimtab.fixed_sets import EngineAsker, FixedSets
@@ -37,6 +37,9 @@ from trimtab.llm.supervised import SupervisedEngine
 from trimtab.llm.tokens import VocabularyCounter
 from trimtab.llm.weights import form_path, written_as
 from trimtab.students import Students
+
+if TYPE_CHECKING:
+    from trimtab.llm.openvino_weights import Conversation
 
 LIKELIEST = 500
 """Tokens of each prediction that are looked at: as many for every engine, or what is cut off would differ."""
@@ -160,6 +163,24 @@ class Variants:
         source, _ = self._made_of(variant)
         precision = _PRECISION[variant.weights]
         prepare_openvino(source, self.folder, precision=precision, on_progress=self._on_progress)
+
+    def calibrate(self, student: str, conversations: Sequence[Conversation]) -> Variant:
+        """Write ``openvino/int4`` of a student, or of the model itself, fitted to what it reads in conversations, in
+        the place of one that is there.
+
+        Raises:
+            InvalidInput: its weights come in few bits already, or there is no text.
+            ModelFileError: the source is damaged, or the disk is full.
+            NotFound: there is no such student.
+        """
+        from trimtab.llm.openvino_weights import calibrate_openvino
+
+        one = Variant("openvino", "int4", KV["openvino"][0], student)
+        source = self.students.verified(student).gguf if student else self.source
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = calibrate_openvino(source, self.folder, conversations, on_progress=self._on_progress)
+        replace_file(_sum_of(target), _hash(target))
+        return one
 
     def disk(self, variant: Variant) -> int:
         """Bytes of its files."""

@@ -29,6 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
     assert running.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_best_of_two_is_asked_for_and_the_answer_tells_the_scores(page: Page, server: Running, shots: Path) -> None:
     page.goto(server.ui_url)
     page.locator(".st-key-best-of input").click()

@@ -67,6 +67,7 @@ def serving(server: Running) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_from_questions_to_a_variant_that_is_served_and_back(page: Page, server: Running, shots: Path) -> None:
     opened(page, server, "Questions")
     check = page.locator(".st-key-plan-check")

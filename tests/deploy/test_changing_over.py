@@ -120,6 +120,7 @@ async def test_a_plan_is_applied_under_load_without_a_lost_turn_and_taken_back(
     assert [(told["action"], told["by"]) for told in lines] == [("undo", "bob"), ("apply", "ada")]
 
 
+@pytest.mark.slow
 async def test_what_was_applied_is_served_after_a_restart_and_a_damaged_variant_is_not_replaced(
     settings: Settings,
 ) -> None:

@@ -1,5 +1,5 @@
 """A smaller model of the real default one: made by a job, known by name, served by both engines, its teacher's adapters
-refused; and disks that are full while variants are written."""
+refused; disks that are full while variants are written; and what 4 bits are fitted to."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from scripted_app import app_with, asked
+from tiny_gguf import tiny_gguf
 from trimtab.app import Trimtab
 from trimtab.cli.main import app
 from trimtab.deploy.estimate import estimate
 from trimtab.deploy.speed import measure
 from trimtab.deploy.variant import Candidate, Knobs, variant
 from trimtab.deploy.workload import synthetic
-from trimtab.domain.errors import Conflict, ModelFileError, NotFound
+from trimtab.domain.errors import Conflict, InvalidInput, ModelFileError, NotFound
 from trimtab.llm.gguf_header import read_header
+from trimtab.llm.openvino_folder import read_card
 from trimtab.settings import Settings
 from trimtab.store import versions
 from trimtab.students import Students
@@ -56,6 +59,29 @@ def test_a_student_that_is_not_here_is_named_with_those_that_are(models_dir: Pat
         Variants("default", models_dir, tmp_path / "variants").prepare(variant("openvino/int8@pruned-24-1f3c9a"))
 
 
+async def test_four_bits_are_fitted_to_own_conversations_and_take_the_place_of_those_that_were_not(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, int4 = tiny_gguf(tmp_path / "tiny.gguf"), variant("openvino/int4")
+    monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path))
+    monkeypatch.setenv("TRIMTAB_MODEL", str(model))
+    found = Variants(str(model), models_dir, tmp_path / "variants")
+    found.prepare(int4)
+    before = (found.path(int4) / "openvino_model.bin").read_bytes()
+    alone = "models calibrate --no-bundled --conversations 5".split()
+    with pytest.raises(InvalidInput, match="No conversation was held here yet"):
+        CliRunner().invoke(app, alone, catch_exceptions=False)
+    async with app_with(["a b ab ba abba ab"], tmp_path) as running:
+        await asked(running, "ab ab ba?")
+    done = CliRunner().invoke(app, alone)
+    assert done.exit_code == 0, done.output
+    assert "trimtab measure --again --variant openvino/int4" in done.output
+    found.prepare(int4)  # what is there is what was written
+    assert 0 < read_card(found.path(int4)).fitted_to < 30
+    after = (found.path(int4) / "openvino_model.bin").read_bytes()
+    assert (len(after), after != before) == (len(before), True)
+
+
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.skipif("TRIMTAB_STUDENTS" not in os.environ, reason="trains for many minutes: set TRIMTAB_STUDENTS=1")
@@ -82,7 +108,8 @@ def test_a_pruned_model_is_made_measured_and_served(
 
     found = Variants("default", models_dir, tmp_path / "variants")
     knobs = Knobs(slots=1, context=512)
-    for form in ("llamacpp/q8_0", "openvino/int8"):
+    assert CliRunner().invoke(app, ["models", "calibrate", name]).exit_code == 0
+    for form in ("llamacpp/q8_0", "openvino/int8", "openvino/int4"):
         one = Candidate(variant(f"{form}@{name}"), knobs)
         found.prepare(one.variant)
         guessed = estimate(found.facts_of(one.variant), one)

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import openvino as ov
 import pytest
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 
 import tiny_decoder
 from paged import EXACT, Paged
+from tiny_gguf import tiny_gguf
 from trimtab.domain.errors import ModelFileError
 from trimtab.llm.openvino_folder import read_card
 from trimtab.llm.openvino_graph import compressed
@@ -103,37 +103,6 @@ def test_special_tokens_in_a_text_can_be_read_as_text(tiny: Path, tmp_path: Path
     ids = tokenizer.encode(text).ids
     assert not {0, 1, 2} & set(ids)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
-
-
-def tiny_gguf(file: Path, architecture: str = "llama", tokenizer: str = "gpt2") -> Path:
-    """A whole GGUF model of one layer."""
-    rng = np.random.default_rng(3)
-    writer = gguf.GGUFWriter(file, architecture)
-    writer.add_block_count(1)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_context_length(128)
-    writer.add_tokenizer_model(tokenizer)
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(["<|x|>", "a", "b", "ab"])
-    writer.add_token_types([3, 1, 1, 1])
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(0)
-    shapes = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64),
-              "ffn_gate": (96, 64), "ffn_up": (96, 64), "ffn_down": (64, 96)}  # fmt: skip
-    for name, shape in shapes.items():
-        writer.add_tensor(f"blk.0.{name}.weight", rng.normal(size=shape).astype(np.float32))
-    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
-        writer.add_tensor(f"{name}.weight", np.ones(64, np.float32))
-    writer.add_tensor("token_embd.weight", rng.normal(size=(4, 64)).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
 
 
 def test_an_unknown_architecture_or_vocabulary_is_refused_with_what_to_do(tmp_path: Path) -> None:

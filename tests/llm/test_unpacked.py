@@ -133,6 +133,7 @@ async def llama_cpp(q8: Path, file: Path, scale: float, asked: list[list[int]]) 
         await engine.stop()
 
 
+@pytest.mark.slow
 def test_openvino_in_8_bits_says_with_the_adapter_what_peft_says_for_fifty_prompts(
     q8: Path, unpacked: Path, adapter: Path, tmp_path: Path
 ) -> None:

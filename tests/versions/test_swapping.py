@@ -25,7 +25,12 @@ PLAIN = Ask(documents="off", tools=False, sampling={"temperature": 0.0, "max_tok
 QUESTION = "Tell me about the sea."
 
 
-@pytest.fixture(params=["openvino", pytest.param("llamacpp", marks=pytest.mark.slow)])
+on_both = pytest.mark.parametrize("app", ["llamacpp", "openvino"], indirect=True)
+"""They put a version in force in different ways: one adds it, the other begins anew."""
+on_each = pytest.mark.parametrize("app", ["llamacpp", pytest.param("openvino", marks=pytest.mark.slow)], indirect=True)
+
+
+@pytest.fixture
 async def app(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) -> AsyncIterator[Trimtab]:
     home = tmp_path / "home"
     home.mkdir()
@@ -53,6 +58,7 @@ async def answer(app: Trimtab, thread: str | None = None) -> ev.TurnFinished:
     return events[-1]
 
 
+@on_both
 async def test_a_promoted_version_answers_next_and_is_named_and_a_rollback_brings_the_old_words_back(
     app: Trimtab, tmp_path: Path
 ) -> None:
@@ -69,6 +75,7 @@ async def test_a_promoted_version_answers_next_and_is_named_and_a_rollback_bring
 
 
 @pytest.mark.slow
+@on_each
 async def test_versions_are_swapped_under_load_without_a_failed_turn(app: Trimtab, tmp_path: Path) -> None:
     names = [await version(app, tmp_path, name, seed) for seed, name in enumerate(("one", "two"))]
     base = (await app.database.read(versions.current))["version_id"]
@@ -100,6 +107,7 @@ async def test_versions_are_swapped_under_load_without_a_failed_turn(app: Trimta
         assert not one & other, "a version spoke with another's adapter"
 
 
+@on_each
 async def test_a_version_replaced_twice_is_let_go_when_no_turn_can_be_asking_it(app: Trimtab, tmp_path: Path) -> None:
     assert app.served is not None
     base = (await app.database.read(versions.current))["version_id"]
@@ -122,6 +130,7 @@ async def test_a_version_replaced_twice_is_let_go_when_no_turn_can_be_asking_it(
     assert (await answer(app)).lineage.version == before
 
 
+@on_each
 async def test_a_version_whose_files_were_changed_does_not_answer(app: Trimtab, tmp_path: Path) -> None:
     made = await version(app, tmp_path, "changed", 3)
     file = app.versions.registry.get(made).folder / "adapter" / "adapter_model.safetensors"
@@ -131,6 +140,7 @@ async def test_a_version_whose_files_were_changed_does_not_answer(app: Trimtab, 
     assert (await answer(app)).lineage.version.startswith("base_")
 
 
+@on_both
 async def test_a_damaged_version_that_should_answer_is_a_visible_fault_and_the_base_answers(
     app: Trimtab, tmp_path: Path
 ) -> None:
@@ -146,6 +156,7 @@ async def test_a_damaged_version_that_should_answer_is_a_visible_fault_and_the_b
     assert told.status_code == 200, "questions are answered"
 
 
+@on_each
 async def test_an_adapter_of_another_base_is_refused(app: Trimtab) -> None:
     await app.database.write(
         versions.add, "ver_x", "foreign", {"base": "qwen", "base_sha256": "00"}, digest="00", status=versions.READY
@@ -154,6 +165,7 @@ async def test_an_adapter_of_another_base_is_refused(app: Trimtab) -> None:
         await app.versions.promote("ver_x", by="ada")
 
 
+@on_each
 async def test_a_canary_gets_about_its_share_of_the_threads_and_always_the_same(app: Trimtab, tmp_path: Path) -> None:
     made = await version(app, tmp_path, "canary", 5)
     await app.versions.canary(made, 0.3, by="ada")
@@ -163,6 +175,7 @@ async def test_a_canary_gets_about_its_share_of_the_threads_and_always_the_same(
     assert chosen == [app.versions.voice(thread).version == made for thread in ids]
 
 
+@on_each
 async def test_a_version_that_people_like_less_is_rolled_back_by_itself(app: Trimtab, tmp_path: Path) -> None:
     thread = (await app.database.write(threads.create, app.owner))["id"]
     await rate(app, thread, 1)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimtab.cli.progress import progress_of
 from trimtab.cli.students import register as register_students
 from trimtab.cli.versions import register as register_versions
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from trimtab.llm.catalogue import Entry
-    from trimtab.llm.shelf import OnProgress, Progress
     from trimtab.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list and remove models.")
@@ -111,7 +106,7 @@ def _row(model: Entry, models_dir: Path) -> dict[str, object]:
 def _pull(model: Entry, models_dir: Path) -> None:
     from trimtab.llm import fetch
 
-    with _shown(f"Fetching {model.name} ({model.size / 1e6:.0f} MB)") as show:
+    with progress_of(f"Fetching {model.name} ({model.size / 1e6:.0f} MB)", in_bytes=True) as show:
         fetch.pull(model, models_dir, show)
 
 
@@ -124,27 +119,5 @@ def prepare(model: str, settings: Settings | None = None) -> None:
 
     options = replace(serving_options(settings or Settings.load()), model=model, base_url="")
     name = catalogue.DEFAULT_CHAT if model == "default" else model
-    with _shown(f"Preparing {name} for its engine") as show:
+    with progress_of(f"Preparing {name} for its engine") as show:
         prepare_weights(options, show)
-
-
-@contextmanager
-def _shown(what: str) -> Iterator[OnProgress]:
-    """A bar on a terminal, a line in a log."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(file=sys.stderr)
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: Progress) -> None:
-            if not tasks and not console.is_terminal:  # a log gets one line instead of bars
-                typer.echo(f"{what} …", err=True)
-            if step.what not in tasks:
-                tasks[step.what] = bar.add_task(step.what, total=step.total or None)
-            bar.update(tasks[step.what], completed=step.done)
-
-        yield show

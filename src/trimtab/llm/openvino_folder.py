@@ -49,6 +49,10 @@ class ModelCard:
     """Texts that are control tokens when parsed as such, longest first."""
     adapters: tuple[str, ...] = ()
     """Names of the adapters inside; the first is in slot 1 (see `openvino_adapters.py`)."""
+    fitted_to: int = 0
+    """Tokens of text that its matrices were fitted to; 0: each number is rounded to the nearest."""
+    fitted_texts: str = ""
+    """Hash of those tokens."""
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -7,29 +7,37 @@ it. Matrices are stored compressed and decompressed by the CPU plugin inside its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from .architecture import Architecture
+from .four_bits import GROUP, Floats, FourBits, fitted, nearest
 from .tensors import Tensors
 
 Precision = Literal["int8", "int4", "f16"]
-GROUP = 32
-"""Numbers that share a scale, as in GGUF's Q8_0."""
+Grams = Mapping[str, Floats]
+"""What matrices read, by their names (see `calibration.py`)."""
 _ANY_CONTEXT = 131_072
 """Places for which a model has angles that does not say how many it was trained for."""
 
 
-def build(source: Tensors, precision: Precision, done: Callable[[int], None] = lambda _: None) -> Any:
-    """An `openvino.Model` of the source. `done` hears after each layer how many are finished.
+def build(
+    source: Tensors,
+    precision: Precision,
+    done: Callable[[int], None] = lambda _: None,
+    grams: Grams = MappingProxyType({}),
+) -> Any:
+    """An `openvino.Model` of the source. `done` hears after each layer how many are finished. Matrices in 4 bits are
+    fitted to `grams` where those have their name.
 
     Raises:
         KeyError, ValueError: a tensor is missing or has another shape than the architecture says.
     """
     import openvino as ov
 
-    return _Builder(ov, source, precision).model(done)
+    return _Builder(ov, source, precision, grams).model(done)
 
 
 @dataclass
@@ -45,9 +53,9 @@ class _Step:
 
 
 class _Builder:
-    def __init__(self, ov: Any, source: Tensors, precision: Precision) -> None:
+    def __init__(self, ov: Any, source: Tensors, precision: Precision, grams: Grams) -> None:
         self.ov, self.op = ov, ov.opset13
-        self.source, self.precision = source, precision
+        self.source, self.precision, self.grams = source, precision, grams
         self.shape: Architecture = source.architecture
         self.sinks: list[Any] = []
         self.variables: list[Any] = []
@@ -189,7 +197,7 @@ class _Builder:
         return self.op.add(product, self.op.constant(self._numbers(f"{name}.bias", (out,)).reshape(1, 1, -1)))
 
     def _matrix(self, name: str, shape: tuple[int, int], precision: Precision | None = None) -> Any:
-        return compressed(self.ov, self._numbers(name, shape), precision or self.precision)
+        return compressed(self.ov, self._numbers(name, shape), precision or self.precision, self.grams.get(name))
 
     def _numbers(self, name: str, shape: tuple[int, ...]) -> Any:
         numbers = self.source.get(name)
@@ -214,7 +222,7 @@ class _Builder:
         return self.op.constant(np.array(values, np.int64))
 
 
-def compressed(ov: Any, numbers: Any, precision: Precision) -> Any:
+def compressed(ov: Any, numbers: Any, precision: Precision, gram: Floats | None = None) -> Any:
     """A matrix ``[out, in]`` as a constant in few bits, and the operations that make it float32 again."""
     import numpy as np
 
@@ -222,8 +230,10 @@ def compressed(ov: Any, numbers: Any, precision: Precision) -> Any:
     width = numbers.shape[1]
     if precision == "f16" or width % GROUP:
         return op.convert(op.constant(numbers.astype(np.float16)), "f32")
-    groups = numbers.reshape(numbers.shape[0], width // GROUP, GROUP)
-    exact = _int8(ov, groups) if precision == "int8" else _int4(ov, groups)
+    if precision == "int8":
+        exact = _int8(ov, numbers.reshape(numbers.shape[0], width // GROUP, GROUP))
+    else:
+        exact = _int4(ov, nearest(numbers) if gram is None else fitted(numbers, gram))
     flat = op.reshape(exact, op.constant(np.array(numbers.shape, np.int64)), False)
     return op.convert(flat, "f32")
 
@@ -238,19 +248,10 @@ def _int8(ov: Any, groups: Any) -> Any:
     return op.multiply(op.convert(op.constant(whole), "f16"), op.constant(scale.astype(np.float16)))
 
 
-def _int4(ov: Any, groups: Any) -> Any:
-    """0..15, less a zero point, times a scale. The zero point need not be whole, so that what GGUF's Q4_1 holds stays
-    what it is: with whole ones the default model, which comes as Q4_1, lost a third of its perplexity."""
-    import numpy as np
-
+def _int4(ov: Any, matrix: FourBits) -> Any:
     op = ov.opset13
-    low, high = np.minimum(groups.min(2, keepdims=True), 0), np.maximum(groups.max(2, keepdims=True), 0)
-    scale = ((high - low) / np.float32(15)).astype(np.float16)
-    scale = np.where(scale > 0, scale, np.float16(1))  # numbers too small for 16 bits are all 0
-    zero = (-low / scale).astype(np.float16)
-    whole = np.clip(np.rint(groups / scale + zero), 0, 15).astype(np.uint8)
-    shifted = op.subtract(op.convert(_nibbles(ov, whole), "f16"), op.constant(zero))
-    return op.multiply(shifted, op.constant(scale))
+    shifted = op.subtract(op.convert(_nibbles(ov, matrix.whole), "f16"), op.constant(matrix.zero))
+    return op.multiply(shifted, op.constant(matrix.scale))
 
 
 def _nibbles(ov: Any, whole: Any) -> Any:

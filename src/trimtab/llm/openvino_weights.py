@@ -9,28 +9,37 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trimtab.domain.errors import ModelFileError, Unavailable
+from trimtab.domain.errors import InvalidInput, ModelFileError, Unavailable
 from trimtab.domain.ownership import FolderLock
 
 from .architecture import ARCHITECTURES, Architecture
 from .complete import complete_folder
 from .gguf_header import GgufHeader
 from .hf_header import header_of
-from .openvino_folder import CARD, TOKENIZER, card_of, full_tokenizer, write_card, write_native_tokenizer
-from .openvino_graph import Precision, build
+from .openvino_folder import CARD, TOKENIZER, ModelCard, card_of, full_tokenizer, write_card, write_native_tokenizer
+from .openvino_graph import Grams, Precision, build
 from .shelf import OnProgress, Progress, sha256_of
-from .tensors import open_tensors
+from .tensors import Tensors, open_tensors
 
 MODEL = "openvino_model.xml"
+_SIXTEEN_BITS = {0, 1, 30}
+"""GGML's numbers of float32, float16 and bfloat16."""
 CONVERTER: dict[Precision, int] = {"int8": 3, "f16": 3, "int4": 4}
 """Raise it when the same source gives another folder: old folders are then left alone and not used."""
+Conversation = Sequence[Mapping[str, str]]
+"""Messages with ``role`` and ``content``, as a chat template takes them."""
+_LONGEST, _ENOUGH = 512, 16_384
+"""Tokens of one conversation that a model is fitted to, and of all of them."""
 _PATIENCE = 600.0
 """Seconds to wait for another process that is converting the same model."""
 
@@ -45,12 +54,7 @@ def prepare_openvino(
         ModelFileError: the source is missing, damaged or of an unsupported kind, or the disk is full.
         Unavailable: another process has been converting the same model for ten minutes.
     """
-    header = header_of(source)
-    if header.architecture not in ARCHITECTURES:
-        raise ModelFileError(
-            f"{source} is a {header.architecture or 'nameless'!r} model; the openvino engine knows "
-            f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
-        )
+    _known(source)
     sha256 = _hash(source)
     target = folder_of(source, sha256, cache_dir, precision)
     if (target / CARD).is_file():
@@ -60,6 +64,50 @@ def prepare_openvino(
             report = on_progress or (lambda _: None)
             written(target, source, lambda part: _write(source, sha256, part, precision, report))
     return target
+
+
+def calibrate_openvino(
+    source: Path, cache_dir: Path, conversations: Sequence[Conversation], *, on_progress: OnProgress | None = None
+) -> Path:
+    """The folder that `prepare_openvino` makes in 4 bits, with the numbers of the layers fitted to what the model reads
+    in these conversations (see `four_bits.fitted`). It takes the place of one that is there.
+
+    Raises:
+        ModelFileError: the source is missing, damaged or of an unsupported kind, or the disk is full.
+        InvalidInput: there is nothing to fit it to, or its matrices come in few bits already.
+        Unavailable: another process has been converting the same model for ten minutes.
+    """
+    header, report = _known(source), on_progress or (lambda _: None)
+    few = {kind for name, kind in header.tensor_types.items() if _fitted_there(name)} - _SIXTEEN_BITS
+    if few:
+        raise InvalidInput(
+            f"The matrices of {header.name} come in few bits already, so nothing is gained by fitting them to texts. "
+            "Use openvino/int4 as it is."
+        )
+    if not any(message["content"].strip() for messages in conversations for message in messages):
+        raise InvalidInput("There is no text to fit the model to.")
+    sha256 = _hash(source)
+    target = folder_of(source, sha256, cache_dir, "int4")
+    with alone(cache_dir, target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=cache_dir) as beside:
+        made = Path(beside) / target.name
+        written(made, source, lambda part: _write(source, sha256, part, "int4", report, conversations))
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(made, target)
+    return target
+
+
+def _known(source: Path) -> GgufHeader:
+    header = header_of(source)
+    if header.architecture not in ARCHITECTURES:
+        raise ModelFileError(
+            f"{source} is a {header.architecture or 'nameless'!r} model; the openvino engine knows "
+            f"{', '.join(ARCHITECTURES)}. Serve it with the llamacpp engine."
+        )
+    return header
+
+
+def _fitted_there(name: str) -> bool:
+    return name.startswith(("blk.", "model.layers.")) and "norm" not in name and name.endswith(".weight")
 
 
 def folder_of(source: Path, sha256: str, cache_dir: Path, precision: Precision) -> Path:
@@ -124,24 +172,62 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["unknown"])[-1][:300]
 
 
-def _write(source: Path, sha256: str, part: Path, precision: Precision, report: OnProgress) -> None:
+def _write(
+    source: Path,
+    sha256: str,
+    part: Path,
+    precision: Precision,
+    report: OnProgress,
+    conversations: Sequence[Conversation] = (),
+) -> None:
     tensors = open_tensors(source)
     header = header_of(source)
     _check_vocabulary(header, tensors.architecture)
-    steps = tensors.architecture.layers + 2
-    report(Progress("OpenVINO model", 0, steps))
-    model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)))
-    save(model, part)
-    report(Progress("OpenVINO model", steps - 1, steps))
     if source.is_dir():
         shutil.copyfile(source / TOKENIZER, part / TOKENIZER)
     else:
         full_tokenizer(header).save(str(part / TOKENIZER))
+    card = card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER[precision], precision=precision)
+    grams: Grams = {}
+    if conversations:
+        texts = _as_ids(conversations, part, card)
+        grams = _read(tensors, texts, report)
+        digest = hashlib.sha256(repr(texts).encode()).hexdigest()
+        card = replace(card, fitted_to=sum(map(len, texts)), fitted_texts=digest[:16])
+    steps = tensors.architecture.layers + 2
+    report(Progress("OpenVINO model", 0, steps))
+    model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)), grams)
+    save(model, part)
+    report(Progress("OpenVINO model", steps - 1, steps))
     write_native_tokenizer(header, part)
-    write_card(
-        card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER[precision], precision=precision), part
-    )
+    write_card(card, part)
     report(Progress("OpenVINO model", steps, steps))
+
+
+def _as_ids(conversations: Sequence[Conversation], part: Path, card: ModelCard) -> list[list[int]]:
+    """As the model's own template writes them, as many as are enough."""
+    from .openvino_server.prompt import Prompter
+    from .openvino_server.refusal import Refusal
+
+    prompter, found, tokens = Prompter(part, card), [], 0
+    for messages in conversations:
+        try:
+            ids = prompter.chat(messages, {"add_generation_prompt": False})
+        except Refusal:  # the model has no template, or its template no such turn
+            ids = prompter.text("\n".join(message["content"] for message in messages))
+        if ids := ids[:_LONGEST]:
+            found.append(ids)
+            tokens += len(ids)
+        if tokens >= _ENOUGH:
+            break
+    return found
+
+
+def _read(tensors: Tensors, texts: Sequence[Sequence[int]], report: OnProgress) -> Grams:
+    from .calibration import grams
+
+    report(Progress("Reading texts", 0, len(texts)))
+    return grams(tensors, texts, lambda done, all_of_them: report(Progress("Reading texts", done, all_of_them)))
 
 
 def _check_vocabulary(header: GgufHeader, shape: Architecture) -> None:

@@ -1,0 +1,84 @@
+"""What the matrices of a model read while it reads texts: what `four_bits.fitted` goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .four_bits import Floats
+from .openvino_graph import build
+from .openvino_runtime import Runtime
+from .tensors import Tensors
+
+AT_ONCE = 1 << 30
+"""Bytes of sums that are kept at the same time: more matrices than that are read for in another pass over the texts."""
+
+Ids = Sequence[int]
+
+
+def grams(source: Tensors, texts: Sequence[Ids], done: Callable[[int, int], None]) -> dict[str, Floats]:
+    """The mean of ``x xᵀ`` over the inputs x of each matrix of the layers, by the matrix's name. Matrices that read the
+    same share one.
+
+    Args:
+        texts: token ids; each is read from its beginning.
+        done: hears how many texts of all passes are read, and how many there are.
+    """
+    passes = list(_passes(source))
+    found: dict[str, Floats] = {}
+    for number, names in enumerate(passes):
+        read = _Reading(source, names)
+        for at, ids in enumerate(texts):
+            read.add(ids)
+            done(number * len(texts) + at + 1, len(passes) * len(texts))
+        found |= read.means()
+    return found
+
+
+def _passes(source: Tensors) -> Iterator[set[str]]:
+    """The matrices that are looked at together, so that their sums fit in memory: whole layers, one at least."""
+    shape = source.architecture
+    layer = 4 * (2 * shape.hidden**2 + (shape.heads * shape.head) ** 2 + shape.inner**2)
+    together = max(1, AT_ONCE // layer)
+    for start in range(0, shape.layers, together):
+        yield {f"model.layers.{number}" for number in range(start, min(shape.layers, start + together))}
+
+
+class _Reading:
+    """The model with the inputs of some layers' matrices as further outputs."""
+
+    def __init__(self, source: Tensors, layers: set[str]) -> None:
+        import openvino as ov
+
+        model = build(source, "int8")
+        self._places: dict[str, tuple[Any, list[str]]] = {}
+        for operation in model.get_ops():
+            name = operation.get_friendly_name()
+            if operation.get_type_name() == "MatMul" and ".".join(name.split(".")[:3]) in layers:
+                read = operation.input_value(0)
+                self._places.setdefault(read.get_node().get_friendly_name(), (read, []))[1].append(name)
+        model.add_results([ov.opset13.result(read) for read, _ in self._places.values()])
+        self._request = ov.Core().compile_model(model, "CPU", Runtime.exact().properties()).create_infer_request()
+        self._sums: list[Floats] = []
+        self._tokens = 0
+
+    def add(self, ids: Ids) -> None:
+        self._request.reset_state()
+        inputs = {
+            "input_ids": np.array([ids], np.int64),
+            "attention_mask": np.ones((1, len(ids)), np.int64),
+            "position_ids": np.arange(len(ids), dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        self._request.infer(inputs)
+        read = [self._request.get_output_tensor(1 + at).data[0] for at in range(len(self._places))]
+        sums = [x.T @ x for x in read]
+        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
+        self._tokens += len(ids)
+
+    def means(self) -> Mapping[str, Floats]:
+        means = [total / np.float32(max(1, self._tokens)) for total in self._sums]
+        names = [names for _, names in self._places.values()]
+        return {f"{name}.weight": mean for mean, named in zip(means, names, strict=True) for name in named}
