@@ -281,7 +281,7 @@ async def test_a_hundred_and_more_tools_are_embedded_once_and_then_only_what_is_
     asked.clear()
     for _ in range(20):
         router.route("Do thing number five")
-    assert asked == ["Do thing number five"]
+    assert len(asked) == 1, "the tools are known, and the message after the first time"
 
 
 def test_a_set_of_no_tools_or_one_tool_works(embedder: Any) -> None:
