@@ -182,6 +182,15 @@ class Variants:
         replace_file(_sum_of(target), _hash(target))
         return one
 
+    def could_be_fitted(self, variant: Variant) -> bool:
+        """Whether it is there, rounded to the nearest, and `calibrate` would make it lose less."""
+        if (variant.engine, variant.weights) != ("openvino", "int4") or not self.is_written(variant):
+            return False
+        from trimtab.llm.openvino_folder import read_card
+        from trimtab.llm.openvino_weights import comes_whole
+
+        return comes_whole(read_header(self._made_of(variant)[0])) and not read_card(self.path(variant)).fitted_to
+
     def disk(self, variant: Variant) -> int:
         """Bytes of its files."""
         path = self.path(variant)

@@ -67,6 +67,7 @@ async def test_four_bits_are_fitted_to_own_conversations_and_take_the_place_of_t
     monkeypatch.setenv("TRIMTAB_MODEL", str(model))
     found = Variants(str(model), models_dir, tmp_path / "variants")
     found.prepare(int4)
+    assert found.could_be_fitted(int4)
     before = (found.path(int4) / "openvino_model.bin").read_bytes()
     alone = "models calibrate --no-bundled --conversations 5".split()
     with pytest.raises(InvalidInput, match="No conversation was held here yet"):
@@ -77,6 +78,7 @@ async def test_four_bits_are_fitted_to_own_conversations_and_take_the_place_of_t
     assert done.exit_code == 0, done.output
     assert "trimtab measure --again --variant openvino/int4" in done.output
     found.prepare(int4)  # what is there is what was written
+    assert not found.could_be_fitted(int4)
     assert 0 < read_card(found.path(int4)).fitted_to < 30
     after = (found.path(int4) / "openvino_model.bin").read_bytes()
     assert (len(after), after != before) == (len(before), True)

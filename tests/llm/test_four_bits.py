@@ -72,7 +72,7 @@ def test_a_model_that_is_fitted_to_conversations_is_nearer_to_itself_in_16_bits(
     fit = calibrate_openvino(folder, tmp_path / "cache", TALKS, on_progress=lambda step: steps.append(step.what))
     assert fit == plain == prepare_openvino(folder, tmp_path / "cache", precision="int4")
     assert read_card(fit).fitted_to > 100
-    assert list(dict.fromkeys(steps)) == ["Reading texts", "OpenVINO model"]
+    assert set(steps) == {"Reading texts", "OpenVINO model"}
     assert away(fit) < 0.85 * before
     assert [f.name for f in (tmp_path / "cache").iterdir() if not f.name.endswith(".lock")] == [fit.name]
 

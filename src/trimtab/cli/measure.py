@@ -139,7 +139,7 @@ async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:
                     if as_json:
                         typer.echo(json.dumps(asdict(row), default=str))
                     else:
-                        _say(console, row, step.before)
+                        _say(console, row, step.before, here.variants.could_be_fitted(row.candidate.variant))
                 case LeftOut():
                     bar.advance(task)
                     console.print(plain(f"{step.candidate.name}: {step.reason}"), markup=False, style="yellow")
@@ -147,7 +147,7 @@ async def _told(here: Deploying, orders: Orders, as_json: bool) -> None:
         console.print("Now choose: trimtab plan choose")
 
 
-def _say(console: Console, row: Measured, before: bool) -> None:
+def _say(console: Console, row: Measured, before: bool, could_be_fitted: bool) -> None:
     """A row in words, and how to repeat it."""
     together, quality = row.together, row.quality
     noise = "; the machine was busy" if row.load_before > 0.5 else ""
@@ -164,3 +164,6 @@ def _say(console: Console, row: Measured, before: bool) -> None:
         f"(p95 {together.first_p95:.2f}), {speed}, {size}, {disk}, start {row.start_seconds:.1f} s{lost}{noise}"
     )
     console.print(f"    {row.command}", markup=False, style="dim", soft_wrap=True)
+    if could_be_fitted:
+        fit = f"trimtab models calibrate {row.candidate.variant.student}".strip()
+        console.print(f"    Rounded to the nearest; fitted to texts it loses less: {fit}", markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,37 +13,46 @@ from .openvino_runtime import Runtime
 from .tensors import Tensors
 
 AT_ONCE = 1 << 30
-"""Bytes of sums that are kept at the same time: more matrices than that are read for in another pass over the texts."""
+"""Bytes of sums that are kept at the same time: more layers than that are read for in another pass over the texts."""
 
 Ids = Sequence[int]
 
 
-def grams(source: Tensors, texts: Sequence[Ids], done: Callable[[int, int], None]) -> dict[str, Floats]:
-    """The mean of ``x xᵀ`` over the inputs x of each matrix of the layers, by the matrix's name. Matrices that read the
-    same share one.
+class Grams:
+    """The mean of ``x xᵀ`` over the inputs x of each matrix of the layers. Ask in the order of the layers: only those
+    that fit in memory are kept.
 
     Args:
         texts: token ids; each is read from its beginning.
         done: hears how many texts of all passes are read, and how many there are.
     """
-    passes = list(_passes(source))
-    found: dict[str, Floats] = {}
-    for number, names in enumerate(passes):
-        read = _Reading(source, names)
-        for at, ids in enumerate(texts):
+
+    def __init__(self, source: Tensors, texts: Sequence[Ids], done: Callable[[int, int], None]) -> None:
+        shape = source.architecture
+        layer = 4 * (2 * shape.hidden**2 + (shape.heads * shape.head) ** 2 + shape.inner**2)
+        self._together = max(1, AT_ONCE // layer)
+        self._source, self._texts, self._done = source, texts, done
+        self._first = -1
+        self._now: Mapping[str, Floats] = {}
+
+    def of(self, name: str) -> Floats | None:
+        """``[in, in]``, for the Hugging Face name of a matrix; None for one outside the layers."""
+        if not name.startswith("model.layers."):
+            return None
+        first = int(name.split(".")[2]) // self._together * self._together
+        if first != self._first:
+            self._now = {}  # before the next are made
+            self._first, self._now = first, self._read(first)
+        return self._now[name]
+
+    def _read(self, first: int) -> Mapping[str, Floats]:
+        layers = self._source.architecture.layers
+        passes, before = -(-layers // self._together), first // self._together
+        read = _Reading(self._source, {f"model.layers.{n}" for n in range(first, min(layers, first + self._together))})
+        for at, ids in enumerate(self._texts):
             read.add(ids)
-            done(number * len(texts) + at + 1, len(passes) * len(texts))
-        found |= read.means()
-    return found
-
-
-def _passes(source: Tensors) -> Iterator[set[str]]:
-    """The matrices that are looked at together, so that their sums fit in memory: whole layers, one at least."""
-    shape = source.architecture
-    layer = 4 * (2 * shape.hidden**2 + (shape.heads * shape.head) ** 2 + shape.inner**2)
-    together = max(1, AT_ONCE // layer)
-    for start in range(0, shape.layers, together):
-        yield {f"model.layers.{number}" for number in range(start, min(shape.layers, start + together))}
+            self._done(before * len(self._texts) + at + 1, passes * len(self._texts))
+        return read.means()
 
 
 class _Reading:

@@ -7,9 +7,8 @@ it. Matrices are stored compressed and decompressed by the CPU plugin inside its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .architecture import Architecture
@@ -17,8 +16,8 @@ from .four_bits import GROUP, Floats, FourBits, fitted, nearest
 from .tensors import Tensors
 
 Precision = Literal["int8", "int4", "f16"]
-Grams = Mapping[str, Floats]
-"""What matrices read, by their names (see `calibration.py`)."""
+GramOf = Callable[[str], Floats | None]
+"""What a matrix reads, by its name (`calibration.Grams.of`)."""
 _ANY_CONTEXT = 131_072
 """Places for which a model has angles that does not say how many it was trained for."""
 
@@ -27,17 +26,17 @@ def build(
     source: Tensors,
     precision: Precision,
     done: Callable[[int], None] = lambda _: None,
-    grams: Grams = MappingProxyType({}),
+    gram_of: GramOf | None = None,
 ) -> Any:
     """An `openvino.Model` of the source. `done` hears after each layer how many are finished. Matrices in 4 bits are
-    fitted to `grams` where those have their name.
+    fitted to what they read, where that is told.
 
     Raises:
         KeyError, ValueError: a tensor is missing or has another shape than the architecture says.
     """
     import openvino as ov
 
-    return _Builder(ov, source, precision, grams).model(done)
+    return _Builder(ov, source, precision, gram_of).model(done)
 
 
 @dataclass
@@ -53,9 +52,9 @@ class _Step:
 
 
 class _Builder:
-    def __init__(self, ov: Any, source: Tensors, precision: Precision, grams: Grams) -> None:
+    def __init__(self, ov: Any, source: Tensors, precision: Precision, gram_of: GramOf | None) -> None:
         self.ov, self.op = ov, ov.opset13
-        self.source, self.precision, self.grams = source, precision, grams
+        self.source, self.precision, self.gram_of = source, precision, gram_of
         self.shape: Architecture = source.architecture
         self.sinks: list[Any] = []
         self.variables: list[Any] = []
@@ -197,7 +196,9 @@ class _Builder:
         return self.op.add(product, self.op.constant(self._numbers(f"{name}.bias", (out,)).reshape(1, 1, -1)))
 
     def _matrix(self, name: str, shape: tuple[int, int], precision: Precision | None = None) -> Any:
-        return compressed(self.ov, self._numbers(name, shape), precision or self.precision, self.grams.get(name))
+        bits = precision or self.precision
+        gram = self.gram_of(name) if self.gram_of and bits == "int4" else None
+        return compressed(self.ov, self._numbers(name, shape), bits, gram)
 
     def _numbers(self, name: str, shape: tuple[int, ...]) -> Any:
         numbers = self.source.get(name)

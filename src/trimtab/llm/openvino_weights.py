@@ -27,9 +27,9 @@ from .complete import complete_folder
 from .gguf_header import GgufHeader
 from .hf_header import header_of
 from .openvino_folder import CARD, TOKENIZER, ModelCard, card_of, full_tokenizer, write_card, write_native_tokenizer
-from .openvino_graph import Grams, Precision, build
+from .openvino_graph import GramOf, Precision, build
 from .shelf import OnProgress, Progress, sha256_of
-from .tensors import Tensors, open_tensors
+from .tensors import open_tensors
 
 MODEL = "openvino_model.xml"
 _SIXTEEN_BITS = {0, 1, 30}
@@ -78,8 +78,7 @@ def calibrate_openvino(
         Unavailable: another process has been converting the same model for ten minutes.
     """
     header, report = _known(source), on_progress or (lambda _: None)
-    few = {kind for name, kind in header.tensor_types.items() if _fitted_there(name)} - _SIXTEEN_BITS
-    if few:
+    if not comes_whole(header):
         raise InvalidInput(
             f"The matrices of {header.name} come in few bits already, so nothing is gained by fitting them to texts. "
             "Use openvino/int4 as it is."
@@ -106,8 +105,10 @@ def _known(source: Path) -> GgufHeader:
     return header
 
 
-def _fitted_there(name: str) -> bool:
-    return name.startswith(("blk.", "model.layers.")) and "norm" not in name and name.endswith(".weight")
+def comes_whole(header: GgufHeader) -> bool:
+    """Whether the matrices of its layers have 16 bits and more, so that fewer are a choice."""
+    matrices = {n: k for n, k in header.tensor_types.items() if n.startswith("blk.") and len(header.places[n][0]) > 1}
+    return set(matrices.values()) <= _SIXTEEN_BITS
 
 
 def folder_of(source: Path, sha256: str, cache_dir: Path, precision: Precision) -> Path:
@@ -188,15 +189,17 @@ def _write(
     else:
         full_tokenizer(header).save(str(part / TOKENIZER))
     card = card_of(header, tensors.architecture, sha256=sha256, converter=CONVERTER[precision], precision=precision)
-    grams: Grams = {}
+    gram_of: GramOf | None = None
     if conversations:
+        from .calibration import Grams
+
         texts = _as_ids(conversations, part, card)
-        grams = _read(tensors, texts, report)
+        gram_of = Grams(tensors, texts, lambda done, of: report(Progress("Reading texts", done, of))).of
         digest = hashlib.sha256(repr(texts).encode()).hexdigest()
         card = replace(card, fitted_to=sum(map(len, texts)), fitted_texts=digest[:16])
     steps = tensors.architecture.layers + 2
     report(Progress("OpenVINO model", 0, steps))
-    model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)), grams)
+    model = build(tensors, precision, lambda layer: report(Progress("OpenVINO model", layer, steps)), gram_of)
     save(model, part)
     report(Progress("OpenVINO model", steps - 1, steps))
     write_native_tokenizer(header, part)
@@ -221,13 +224,6 @@ def _as_ids(conversations: Sequence[Conversation], part: Path, card: ModelCard) 
         if tokens >= _ENOUGH:
             break
     return found
-
-
-def _read(tensors: Tensors, texts: Sequence[Sequence[int]], report: OnProgress) -> Grams:
-    from .calibration import grams
-
-    report(Progress("Reading texts", 0, len(texts)))
-    return grams(tensors, texts, lambda done, all_of_them: report(Progress("Reading texts", done, all_of_them)))
 
 
 def _check_vocabulary(header: GgufHeader, shape: Architecture) -> None:
