@@ -15,6 +15,9 @@ from .tensors import Tensors
 AT_ONCE = 1 << 30
 """Bytes of sums that are kept at the same time: more layers than that are read for in another pass over the texts."""
 
+ROWS = 512
+"""Tokens whose inputs are multiplied in one go: a short text for itself costs more than it computes."""
+
 Ids = Sequence[int]
 
 
@@ -70,8 +73,9 @@ class _Reading:
                 self._places.setdefault(read.get_node().get_friendly_name(), (read, []))[1].append(name)
         model.add_results([ov.opset13.result(read) for read, _ in self._places.values()])
         self._request = ov.Core().compile_model(model, "CPU", Runtime.exact().properties()).create_infer_request()
+        self._rows: list[list[Floats]] = []
+        self._waiting = self._tokens = 0
         self._sums: list[Floats] = []
-        self._tokens = 0
 
     def add(self, ids: Ids) -> None:
         self._request.reset_state()
@@ -82,12 +86,23 @@ class _Reading:
             "beam_idx": np.zeros(1, np.int32),
         }
         self._request.infer(inputs)
-        read = [self._request.get_output_tensor(1 + at).data[0] for at in range(len(self._places))]
-        sums = [x.T @ x for x in read]
-        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
-        self._tokens += len(ids)
+        outputs = range(1, 1 + len(self._places))
+        self._rows.append([self._request.get_output_tensor(at).data[0].copy() for at in outputs])
+        self._waiting += len(ids)
+        if self._waiting >= ROWS:
+            self._sum_up()
 
     def means(self) -> Mapping[str, Floats]:
-        means = [total / np.float32(max(1, self._tokens)) for total in self._sums]
+        """Once the texts are read."""
+        self._sum_up()
         names = [names for _, names in self._places.values()]
+        means = [total / np.float32(self._tokens) for total in self._sums]
         return {f"{name}.weight": mean for mean, named in zip(means, names, strict=True) for name in named}
+
+    def _sum_up(self) -> None:
+        if self._rows:
+            read = [np.concatenate(rows) for rows in zip(*self._rows, strict=True)]
+            sums = [x.T @ x for x in read]
+            self._sums = [np.add(a, b, out=a) for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
+            self._tokens += self._waiting
+            self._rows, self._waiting = [], 0
