@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def progress_of(what: str, *, in_bytes: bool = False) -> Iterator[OnProgress]:
     """A bar on a terminal, a line in a log; each thing that is told of has a bar of its own."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
     console = Console(file=sys.stderr)
-    how_far = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = ("{task.description}", BarColumn(), how_far, TimeRemainingColumn())
+    how_far = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (TaskProgressColumn(),)
+    columns = ("{task.description}", BarColumn(), *how_far, TimeRemainingColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 
