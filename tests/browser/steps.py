@@ -19,6 +19,18 @@ def idle(page: Page) -> None:
     page.locator("[data-test-script-state='notRunning']").wait_for()
 
 
+def flip(page: Page, key: str, on: bool = True) -> None:
+    """Tick a box or move a switch. A click on a page that is being drawn may be lost: then once more."""
+    box = page.locator(f".st-key-{key} input")
+    for _ in range(5):
+        idle(page)
+        if box.is_checked() == on:
+            return
+        page.locator(f".st-key-{key} label").click()
+        page.wait_for_timeout(300)
+    assert box.is_checked() == on, key
+
+
 def shot(page: Page, shots: Path, name: str, height: int = 860) -> None:
     """A picture. The page scrolls inside itself, so one of all of it needs a tall window."""
     size = page.viewport_size or {"width": 1280, "height": 860}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.steps import fits, idle, shot
+from browser.steps import fits, flip, idle, shot
 from running import Running, checked
 from services import LoopbackServices
 
@@ -88,6 +88,7 @@ def opened(page: Page, server: Running, address: str = "") -> None:
 
 def press(page: Page, key: str) -> None:
     """The button of this key; one with a tooltip stands there twice, for the mouse and for the finger."""
+    idle(page)
     page.locator(f".st-key-{key} button").first.click()
 
 
@@ -102,6 +103,7 @@ def test_a_connector_is_opened_tried_and_switched_off(page: Page, server: Runnin
     shot(page, shots, "connectors", 1000)
     press(page, "open-weather")
     page.get_by_text("not asked yet").wait_for()
+    idle(page)
     page.get_by_text("forecast · only reads").click()
     page.get_by_role("textbox", name=re.compile("place")).fill("Oslo")
     page.locator("[class*='st-key-run-weather'] button").first.click()
@@ -109,12 +111,12 @@ def test_a_connector_is_opened_tried_and_switched_off(page: Page, server: Runnin
     idle(page)
     page.get_by_text("answering").wait_for()
     shot(page, shots, "connectors-one", 1500)
-    page.locator(".st-key-toggle-one-weather label").click()
+    flip(page, "toggle-one-weather", on=False)
     page.get_by_text("Switch the connector on to try it.").wait_for()
     assert names(server)["weather"] is False
     page.reload()
     page.locator(".st-key-toggle-one-weather input:not(:checked)").wait_for(state="attached")
-    page.locator(".st-key-toggle-one-weather label").click()
+    flip(page, "toggle-one-weather")
     page.locator(".st-key-toggle-one-weather input:checked").wait_for(state="attached")
     idle(page)
     assert names(server)["weather"] is True
@@ -137,6 +139,7 @@ def test_an_api_is_imported_after_a_look_and_taken_away(
     page.get_by_text("petstore.json").wait_for()
     press(page, "openapi-look-at")
     page.get_by_text("api.petstore.example").wait_for()
+    idle(page)
     page.get_by_text(re.compile("Left out: 1")).click()
     page.get_by_text("POST /stalls").wait_for()
     shot(page, shots, "connectors-openapi", 1000)
@@ -146,9 +149,9 @@ def test_an_api_is_imported_after_a_look_and_taken_away(
     page.get_by_text("PETSTORE_KEY").first.wait_for()
     assert names(server)["petstore"] is True
     shot(page, shots, "connectors-key", 1300)
-    page.get_by_text("The import", exact=True).click()
-    page.locator(".st-key-openapi-sure-petstore label").click()
     idle(page)
+    page.get_by_text("The import", exact=True).click()
+    flip(page, "openapi-sure-petstore")
     press(page, "openapi-remove-petstore")
     page.get_by_text("petstore is removed").wait_for()
     assert "petstore" not in names(server)
@@ -173,6 +176,7 @@ def test_an_mcp_server_is_added_as_it_was_shown_used_and_taken_away(page: Page, 
     assert "harbour" not in names(server)
     press(page, "mcp-add")
     page.get_by_text("harbour is added").wait_for(timeout=90_000)
+    idle(page)
     page.get_by_text("high_water · only reads").click()
     page.get_by_role("textbox", name=re.compile("port")).fill("Dover")
     page.locator("[class*='st-key-run-harbour'] button").first.click()
@@ -181,8 +185,7 @@ def test_an_mcp_server_is_added_as_it_was_shown_used_and_taken_away(page: Page, 
     page.get_by_text("The MCP server", exact=True).click()
     press(page, "mcp-changes-harbour")
     page.get_by_text("It offers what you approved.").wait_for(timeout=90_000)
-    page.locator(".st-key-mcp-sure-harbour label").click()
-    idle(page)
+    flip(page, "mcp-sure-harbour")
     press(page, "mcp-remove-harbour")
     page.get_by_text("harbour is removed").wait_for()
     assert "harbour" not in names(server)
