@@ -240,7 +240,7 @@ def last_conversations(database: Database, count: int) -> list[list[tuple[str, s
 
     found = [line for one in database.read_sync(lines) if (line := _to_last_answer(one))]
     if count and not found:
-        raise InvalidInput("No conversation was held here yet. Use the bundled texts alone: leave out --conversations.")
+        raise InvalidInput("No conversation was held here yet. Use the bundled texts alone.")
     return found
 
 

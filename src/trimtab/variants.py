@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from trimtab.llm import architecture
 from trimtab.llm.catalogue import DEFAULT_CHAT
 from trimtab.llm.engine import EngineOptions
 from trimtab.llm.gguf_header import GgufHeader, read_header
-from trimtab.llm.openvino_graph import Precision
+from trimtab.llm.openvino_graph import Precision, inputs_of
 from trimtab.llm.served import is_hosted
 from trimtab.llm.shelf import OnProgress, resolve_model, sha256_of
 from trimtab.llm.supervised import SupervisedEngine
@@ -145,10 +145,16 @@ class Variants:
             return
         if variant.student:
             self.students.verified(variant.student)
+        with self._writing(target):
+            self._write(variant, target)
+
+    @contextmanager
+    def _writing(self, target: Path) -> Iterator[None]:
+        """What is written inside is known by its hash afterwards."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(variant, target)
-            replace_file(kept, _hash(target))
+            yield
+            replace_file(_sum_of(target), _hash(target))
         except OSError as error:
             raise ModelFileError(
                 f"{target} cannot be written ({error.strerror}). Free some space and try again."
@@ -177,9 +183,8 @@ class Variants:
 
         one = Variant("openvino", "int4", KV["openvino"][0], student)
         source = self.students.verified(student).gguf if student else self.source
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = calibrate_openvino(source, self.folder, conversations, on_progress=self._on_progress)
-        replace_file(_sum_of(target), _hash(target))
+        with self._writing(self.path(one)):
+            calibrate_openvino(source, self.folder, conversations, on_progress=self._on_progress)
         return one
 
     def could_be_fitted(self, variant: Variant) -> bool:
@@ -332,13 +337,7 @@ def _computed(folder: Path, kv: str, texts: list[list[int]], threads: int) -> li
         for ids in texts:
             request.reset_state()
             for at, token in enumerate(ids[:-1]):
-                inputs = {
-                    "input_ids": np.array([[token]], np.int64),
-                    "attention_mask": np.ones((1, at + 1), np.int64),
-                    "position_ids": np.array([[at]], np.int64),
-                    "beam_idx": np.zeros(1, np.int32),
-                }
-                logits = request.infer(inputs)["logits"][0, -1].astype(np.float64)
+                logits = request.infer(inputs_of([token], at))["logits"][0, -1].astype(np.float64)
                 if at + 1 >= GIVEN:
                     found.append(_position(logits - np.logaddexp.reduce(logits), ids[at + 1]))
         return found
@@ -357,14 +356,7 @@ def _scored(folder: Path, kv: str, asked: Sequence[tuple[list[int], list[int]]],
         found = []
         for prompt, answer in asked:
             request.reset_state()
-            ids = [*prompt, *answer]
-            inputs = {
-                "input_ids": np.array([ids], np.int64),
-                "attention_mask": np.ones((1, len(ids)), np.int64),
-                "position_ids": np.arange(len(ids), dtype=np.int64)[None],
-                "beam_idx": np.zeros(1, np.int32),
-            }
-            logits = request.infer(inputs)["logits"][0, len(prompt) - 1 : -1].astype(np.float64)
+            logits = request.infer(inputs_of([*prompt, *answer]))["logits"][0, len(prompt) - 1 : -1].astype(np.float64)
             logs = logits[np.arange(len(answer)), answer] - np.logaddexp.reduce(logits, -1)
             found.append(float(logs.mean()) if len(answer) else 0.0)
         return found

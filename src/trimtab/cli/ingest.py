@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,8 +66,8 @@ def local_library(settings: Settings) -> Iterator[tuple[Library, str]]:
     database = open_database(settings)
     try:
         owner = database.write_sync(people.ensure_user, LOCAL_USER)
-        library, _ = open_library_on(settings, database)
-        with library:
+        library, embedder = open_library_on(settings, database)
+        with closing(embedder), library:
             yield library, owner
     finally:
         database.close()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .four_bits import Floats
-from .openvino_graph import build
+from .openvino_graph import build, inputs_of
 from .openvino_runtime import Runtime
 from .tensors import Tensors
 
@@ -79,13 +79,7 @@ class _Reading:
 
     def add(self, ids: Ids) -> None:
         self._request.reset_state()
-        inputs = {
-            "input_ids": np.array([ids], np.int64),
-            "attention_mask": np.ones((1, len(ids)), np.int64),
-            "position_ids": np.arange(len(ids), dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
-        }
-        self._request.infer(inputs)
+        self._request.infer(inputs_of(ids))
         outputs = range(1, 1 + len(self._places))
         self._rows.append([self._request.get_output_tensor(at).data[0].copy() for at in outputs])
         self._waiting += len(ids)

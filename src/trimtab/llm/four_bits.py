@@ -2,8 +2,8 @@
 
 The zero point need not be whole, so that what GGUF's Q4_1 holds stays what it is: with whole ones the default model,
 which comes as Q4_1, lost a third of its perplexity. `nearest` rounds each number for itself. `fitted` knows what the
-matrix reads, and rounds so that what it computes changes least: a pruned student of that model lost 27 % the one way
-and 7 % the other.
+matrix reads, and rounds so that what it computes changes least: a pruned student of that model came from perplexity
+47.0 to 58.6 the one way and to 50.2 the other.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ class FourBits:
     """``[out, in / GROUP, 1]``, above 0."""
     zero: npt.NDArray[np.float16]
     """``[out, in / GROUP, 1]``."""
-
-    def numbers(self) -> Floats:
-        """The matrix again, as it is computed with: ``[out, in]``."""
-        exact = (self.whole - self.zero.astype(np.float32)) * self.scale.astype(np.float32)
-        return exact.reshape(self.whole.shape[0], -1).astype(np.float32)
 
 
 def nearest(matrix: Floats) -> FourBits:

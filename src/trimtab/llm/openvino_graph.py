@@ -7,7 +7,7 @@ it. Matrices are stored compressed and decompressed by the CPU plugin inside its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +37,18 @@ def build(
     import openvino as ov
 
     return _Builder(ov, source, precision, gram_of).model(done)
+
+
+def inputs_of(ids: Sequence[int], past: int = 0) -> dict[str, Any]:
+    """What the graph of one sequence is given to read `ids` after `past` tokens that it remembers."""
+    import numpy as np
+
+    return {
+        "input_ids": np.array([ids], np.int64),
+        "attention_mask": np.ones((1, past + len(ids)), np.int64),
+        "position_ids": np.arange(past, past + len(ids), dtype=np.int64)[None],
+        "beam_idx": np.zeros(1, np.int32),
+    }
 
 
 @dataclass

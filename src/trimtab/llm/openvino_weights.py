@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,11 +85,13 @@ def calibrate_openvino(
         raise InvalidInput("There is no text to fit the model to.")
     sha256 = _hash(source)
     target = folder_of(source, sha256, cache_dir, "int4")
-    with alone(cache_dir, target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=cache_dir) as beside:
-        made = Path(beside) / target.name
-        written(made, source, lambda part: _write(source, sha256, part, "int4", report, conversations))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(made, target)
+
+    def write(part: Path) -> None:
+        _write(source, sha256, part, "int4", report, conversations)
+        shutil.rmtree(target, ignore_errors=True)  # the new one is whole: it takes the place
+
+    with alone(cache_dir, target):
+        written(target, source, write)
     return target
 
 
