@@ -525,7 +525,11 @@ class Trimtab:
     async def _open_turn(
         self, owner: str, key: str | None, request: Any, start: Callable[[Connection], dict[str, Any]], how: Ask
     ) -> dict[str, Any]:
-        """Store a turn and begin it, once for each key."""
+        """Store a turn and begin it, once for each key.
+
+        It begins while its row is being committed; nothing is shown of it, and nothing done that a person approved,
+        before that is on disk, because both are written first, and writes keep their order.
+        """
         fresh: list[Turn] = []
 
         def write(connection: Connection) -> dict[str, Any]:
@@ -533,14 +537,17 @@ class Trimtab:
             fresh.append(self._turn_of(connection, row, how, ()))
             return row
 
-        def begin(stored: asyncio.Future[dict[str, Any]]) -> None:
-            if fresh and stored.exception() is None:
-                row = stored.result()
+        def begin(row: dict[str, Any]) -> None:
+            if fresh:
                 self.runner.start(row, fresh[-1], self.speaking(row["thread_id"]))
 
-        stored = self.database.submit(once, owner, key, request, write)
-        # A callback, and shielded: a client that hangs up just now must not leave a stored turn that nobody runs.
-        stored.add_done_callback(begin)
+        def settle(stored: asyncio.Future[dict[str, Any]]) -> None:
+            if fresh and stored.exception() is not None:
+                self.runner.drop(fresh[-1].id)
+
+        # Callbacks, and shielded: a client that hangs up just now must not leave a stored turn that nobody runs.
+        stored = self.database.submit_ahead(begin, once, owner, key, request, write)
+        stored.add_done_callback(settle)
         row = await asyncio.shield(stored)
         return row if fresh else await self.database.read(turns.get, owner, row["id"])
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import Connection, text, update
 from typer.testing import CliRunner
 
 from scripted_app import Desk, app_with, asked, follow, new_thread, only, post
@@ -23,7 +26,7 @@ from trimtab.connect.standing import CALLER
 from trimtab.domain.errors import InvalidInput, NotFound, Unavailable
 from trimtab.llm.scripted import call
 from trimtab.own_database import LOCAL_USER
-from trimtab.store import audit, consents, people, turns
+from trimtab.store import audit, consents, people, prepared, threads, turns
 from trimtab.store.consents import Remember
 
 NEEDED = ("approval.needed",)
@@ -50,12 +53,56 @@ async def approve(app: Trimtab, question: str, remember: Remember | None = None,
     return await follow(app, turn)
 
 
+def refuse_questions(connection: Connection) -> None:
+    """Let each question be written, and have the database refuse its commit."""
+    key = "REFERENCES users (id) DEFERRABLE INITIALLY DEFERRED"
+    connection.execute(text(f"CREATE TABLE doomed (id TEXT {key})"))
+    connection.execute(
+        text("CREATE TRIGGER doom AFTER INSERT ON turns BEGIN INSERT INTO doomed VALUES ('nobody'); END")
+    )
+
+
 async def is_asked(app: Trimtab, question: str, **how: Any) -> bool:
     """Ask; whether a person is needed. If so the turn is stopped."""
     turn = await post(app, question, **how)
     needed = (await follow(app, turn, until=NEEDED))[-1]["type"] == "approval.needed"
     await app.cancel(app.owner, turn["id"])
     return needed
+
+
+async def test_nothing_that_was_remembered_is_done_for_a_question_that_could_not_be_kept(
+    tmp_path: Path,
+    services: LoopbackServices,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = [note("one"), "Done.", note("two"), note("three"), "Done."]
+    execute = prepared.execute
+    async with app_with(script, tmp_path, services=services) as app:
+        thread = await new_thread(app)
+        await approve(app, "Note one", ANY_TEXT)
+        await app.database.write(refuse_questions)
+        model: Any = app.model
+
+        def slowly(connection: Connection, sql: str, arguments: Any = ()) -> Any:
+            for _ in range(3000 if sql == "COMMIT" and len(model.asked) < 3 else 0):
+                time.sleep(0.01)  # a disk so slow that the model has asked for the call meanwhile
+                if len(model.asked) == 3:
+                    break
+            return execute(connection, sql, arguments)
+
+        monkeypatch.setattr(prepared, "execute", slowly)
+        with pytest.raises(Unavailable, match="refused"):
+            await post(app, "Note two", thread=thread)
+        assert len(model.asked) == 3
+        async with asyncio.timeout(30):
+            while app.runner.running:
+                await asyncio.sleep(0.01)
+        await app.database.write(lambda c: c.execute(text("DROP TRIGGER doom")).rowcount)
+        assert await app.database.read(threads.path, app.owner, thread) == []
+        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+        await asked(app, "Note three", thread=thread)
+    assert list(services.notes.values()) == ["one", "three"]
 
 
 async def test_what_was_remembered_runs_unasked_until_it_is_revoked(tmp_path: Path, services: LoopbackServices) -> None:

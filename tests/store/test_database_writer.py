@@ -73,6 +73,25 @@ def test_a_write_alone_that_fails_leaves_nothing_and_the_next_one_works(database
     assert database.read_sync(numbers) == [2]
 
 
+async def test_what_begins_ahead_of_its_commit_is_told_when_that_fails(database: Database) -> None:
+    table = "CREATE TABLE child (n INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)"
+    await database.write(lambda c: c.execute(text(table)).rowcount)
+
+    def orphan(connection: Connection) -> int:
+        return connection.execute(text("INSERT INTO child VALUES (7)")).rowcount  # refused by COMMIT, not before
+
+    told: list[tuple[str, int]] = []
+    kept = database.submit_ahead(lambda value: told.append(("kept", value)), add, 1)
+    assert await kept == 1
+    lost = database.submit_ahead(lambda value: told.append(("lost", value)), orphan)
+    lost.add_done_callback(lambda future: told.append(("failed", 0)) if future.exception() else None)
+    with pytest.raises(Unavailable, match="FOREIGN KEY"):
+        await lost
+    assert told == [("kept", 1), ("lost", 1), ("failed", 0)]
+    assert await database.write(add, 2) == 2
+    assert await database.read(numbers) == [1, 2]
+
+
 async def test_what_was_acknowledged_is_seen_by_the_next_read(database: Database) -> None:
     for n in range(50):
         await database.write(add, n)

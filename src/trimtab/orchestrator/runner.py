@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (0.2, 1.0, 5.0)
 """When the log refuses a turn's last event it is offered again after each of these."""
+SHUTDOWN, DROPPED = "shutdown", "dropped"
+"""Why a turn is cancelled, where it is not a person who stops it."""
 LAST = (ev.TurnFinished.type, ev.TurnFailed.type)
 POLL_SECONDS = 1.0
 """How often a watcher looks into the log unasked: another process may be the one that runs the turn."""
@@ -75,7 +77,8 @@ class Runner:
             raise Unavailable(f"{self._limit} turns are being answered already. Try again in a moment.")
 
     def start(self, row: Mapping[str, Any], turn: Turn, orchestrator: Orchestrator | None = None) -> None:
-        """Begin or go on with a turn whose row is already stored; `orchestrator` where another than ours answers."""
+        """Begin or go on with a turn whose row is stored, or is being: what the log is given comes after it.
+        `orchestrator` where another than ours answers."""
         if row["id"] in self._tasks:
             return
         task = asyncio.create_task(
@@ -83,6 +86,11 @@ class Runner:
         )
         self._tasks[row["id"]] = task
         task.add_done_callback(lambda _: self._tasks.pop(row["id"], None))
+
+    def drop(self, turn_id: str) -> None:
+        """Stop a turn whose row could not be stored: there is nothing to log it under."""
+        if task := self._tasks.get(turn_id):
+            task.cancel(DROPPED)
 
     async def cancel(self, turn_id: str) -> bool:
         """Stop a running turn and wait until its last event is logged; False when it was not running here."""
@@ -99,7 +107,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
         for task in list(self._tasks.values()):
-            task.cancel("shutdown")
+            task.cancel(SHUTDOWN)
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=5)
 
@@ -111,7 +119,9 @@ class Runner:
             async with asyncio.timeout(orchestrator.limits.deadline):
                 await self._drive(row, turn, writer, orchestrator)
         except asyncio.CancelledError as reason:
-            await self._end(writer, _stopped(writer, orchestrator.profile, shutdown=reason.args == ("shutdown",)))
+            if reason.args == (DROPPED,):
+                return
+            await self._end(writer, _stopped(writer, orchestrator.profile, shutdown=reason.args == (SHUTDOWN,)))
         except TimeoutError:
             message = f"No answer within {orchestrator.limits.deadline:g} seconds. Ask again, or ask for less."
             await self._end(writer, _failed("deadline_exceeded", message, writer.text))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import os
 import queue
@@ -64,6 +65,14 @@ class _Job:
     run: Callable[[Connection], Any]
     tell: Callable[[_Outcome], object]
     """Told once, on the writer's thread, when it is on disk or has failed."""
+    ahead: Callable[[Any], object] | None = None
+    """Told what it returned before that, in the middle of the transaction."""
+
+    def __call__(self, connection: Connection) -> Any:
+        value = self.run(connection)
+        if self.ahead is not None:
+            self.ahead(value)
+        return value
 
 
 class Database:
@@ -106,15 +115,35 @@ class Database:
 
         Cancelling the future only stops the waiting. A callback on it runs even if nobody waits any more.
         """
+        return self._submit(lambda connection: fn(connection, *args, **kwargs), None)
+
+    def submit_ahead(
+        self,
+        ahead: Callable[[T], object],
+        fn: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> asyncio.Future[T]:
+        """`submit`, and `ahead` is called in the loop with what `fn` returned while that is being committed.
+
+        What `ahead` begins is to be given up when the future fails: then nothing of it is on disk. It may write: that
+        comes after the commit.
+        """
+        return self._submit(lambda connection: fn(connection, *args, **kwargs), ahead)
+
+    def _submit(self, run: Callable[[Connection], T], ahead: Callable[[T], object] | None) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()  # the caller's, not the writer's
 
-        def tell(outcome: _Outcome) -> None:
+        def soon(call: Callable[..., object], *given: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is waiting
-                loop.call_soon_threadsafe(_settle, result, outcome)
+                loop.call_soon_threadsafe(call, *given, context=context)
 
+        told = functools.partial(soon, ahead) if ahead is not None else None
         try:
-            self._enqueue(_Job(lambda connection: fn(connection, *args, **kwargs), tell))
+            self._enqueue(_Job(run, functools.partial(soon, _settle, result), told))
         except Unavailable as error:
             result.set_exception(error)
         return result
@@ -211,7 +240,7 @@ class Database:
                 return [self._one(connection, job) for job in batch]
         try:
             with self._transaction(connection):
-                return [(batch[0].run(connection), None)]
+                return [(batch[0](connection), None)]
         except exc.DBAPIError:
             raise
         except Exception as error:  # the job's own refusal; its transaction was rolled back
@@ -242,7 +271,7 @@ class Database:
     def _one(self, connection: Connection, job: _Job) -> _Outcome:
         savepoint = connection.begin_nested()
         try:
-            value = job.run(connection)
+            value = job(connection)
             savepoint.commit()
             return value, None
         except Exception as error:
