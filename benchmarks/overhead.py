@@ -2,11 +2,12 @@
 
     python benchmarks/overhead.py [--threads 8] [--json]
 
-Every side gets the same scripted model (or the same two messages), the same tools and the same question, so what is
-left is the framework and its store. Sides take turns within each round, so a busy machine slows all of them alike.
+Every side gets the same scripted model (or the same two messages), the same tools and the same question. Sides take
+turns within each round, so a busy machine slows all of them alike. **Alone** is what the two replies and the call take
+with nothing around them; a side's overhead is what its turns take beyond that.
 
-* **Trimtab**: `Trimtab.ask` as in production: SQLite with ``synchronous=FULL``, question on disk before the turn
-  starts, every event logged, text streamed.
+* **Trimtab**: `Trimtab.ask` as in production: SQLite with ``synchronous=FULL``, question on disk before
+  anything is shown or anything done that changes something outside, every event logged, text streamed.
 * **LangGraph**: ``langchain.agents.create_agent`` with ``AsyncSqliteSaver`` as it comes (WAL, durability "async"; it
   leaves ``synchronous`` as SQLite was built, mostly FULL, which the table says). Once streamed, which is the same work
   as ours, and once with ``ainvoke``, which is less. Its checkpoints can be resumed at any step.
@@ -64,12 +65,15 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Row:
-    """One side's figures: medians in milliseconds, and bytes of database a turn over the first 99 turns of a thread."""
+    """One side's figures: medians in milliseconds, and bytes of database a turn over the first 99 turns of a thread.
+    The overheads are what is left of the medians without that of `Alone`."""
 
     name: str
     persists: str
     turn_1_ms: float
     turn_100_ms: float
+    overhead_1_ms: float | None
+    overhead_100_ms: float | None
     bytes_a_turn: int | None
 
 
@@ -92,6 +96,31 @@ def scripted() -> ScriptedModel:
     """Calls the calculator, then answers; again and again."""
     steps = [call(TOOL, **ARGUMENTS), AIMessage(ANSWER)]
     return ScriptedModel([s.model_copy(update={"usage_metadata": USAGE}) for s in steps], cycle=True)
+
+
+class Alone:
+    """The model's two replies and the call of the tool, past everything that could stand around them."""
+
+    name = "model and tool alone"
+    persists = "nothing"
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        tools = toolbox.tools()
+        bound: Any = scripted().bind_tools(tools)
+        self.model, self.shown = bound.bound, bound.kwargs
+        self.tool: Any = next(tool for tool in tools if tool.name == TOOL)
+
+    async def new_thread(self) -> None:
+        return None
+
+    async def turn(self, thread: None) -> str:
+        question = [HumanMessage(QUESTION)]
+        asked = [chunk.message.tool_calls async for chunk in self.model._astream(question, **self.shown)]
+        await self.tool.outcome(asked[0][0]["args"])
+        return "".join([chunk.text async for chunk in self.model._astream(question, **self.shown)])
+
+    async def size(self) -> None:
+        return None
 
 
 class TrimtabSide:
@@ -236,12 +265,17 @@ async def _rounds(sides: Sequence[Side], long_threads: int) -> list[Row]:
                 new = await side.new_thread()
                 first[side.name].append(await _timed(side, new))
                 late[side.name].append(await _timed(side, long[side.name]))
+    new = {name: statistics.median(times) for name, times in first.items()}
+    old = {name: statistics.median(times) for name, times in late.items()}
+    alone = statistics.median(first[Alone.name] + late[Alone.name])  # it has no thread to grow
     return [
         Row(
             name=s.name,
             persists=s.persists,
-            turn_1_ms=round(statistics.median(first[s.name]), 2),
-            turn_100_ms=round(statistics.median(late[s.name]), 2),
+            turn_1_ms=round(new[s.name], 2),
+            turn_100_ms=round(old[s.name], 2),
+            overhead_1_ms=None if isinstance(s, Alone) else round(new[s.name] - alone, 2),
+            overhead_100_ms=None if isinstance(s, Alone) else round(old[s.name] - alone, 2),
             bytes_a_turn=int(statistics.median(grown[s.name])) if grown[s.name] else None,
         )
         for s in sides
@@ -255,7 +289,8 @@ async def measure_async(long_threads: int = 8) -> list[Row]:
         ours = await stack.enter_async_context(TrimtabSide.open(folder))
         graph = await stack.enter_async_context(LangGraphSide.open(folder, ours.app.toolbox))
         whole = await stack.enter_async_context(WholeLangGraphSide.open(folder, ours.app.toolbox))
-        return await _rounds([ours, graph, whole, PydanticSide(ours.app.toolbox)], long_threads)
+        toolbox = ours.app.toolbox
+        return await _rounds([ours, graph, whole, PydanticSide(toolbox), Alone(toolbox)], long_threads)
 
 
 def measure(long_threads: int = 8) -> list[Row]:
@@ -264,20 +299,25 @@ def measure(long_threads: int = 8) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: milliseconds, how many times the first row's, and kilobytes a turn."""
+    """Markdown: milliseconds, how many times the first row's overhead, and kilobytes a turn."""
     ours = rows[0]
     lines = [
-        "| | turn 1, ms | × | turn 100, ms | × | turn 100 / turn 1 | kB a turn | what it keeps |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| | turn 1, ms | overhead | × | turn 100, ms | overhead | × | turn 100 / turn 1 | kB a turn | what it keeps |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         size = "-" if row.bytes_a_turn is None else f"{row.bytes_a_turn / 1000:.1f}"
         lines.append(
-            f"| {row.name} | {row.turn_1_ms:.1f} | {row.turn_1_ms / ours.turn_1_ms:.1f} | {row.turn_100_ms:.1f} "
-            f"| {row.turn_100_ms / ours.turn_100_ms:.1f} | {row.turn_100_ms / row.turn_1_ms:.2f} | {size} "
-            f"| {row.persists} |"
+            f"| {row.name} | {row.turn_1_ms:.1f} | {_beside(row.overhead_1_ms, ours.overhead_1_ms)} "
+            f"| {row.turn_100_ms:.1f} | {_beside(row.overhead_100_ms, ours.overhead_100_ms)} "
+            f"| {row.turn_100_ms / row.turn_1_ms:.2f} | {size} | {row.persists} |"
         )
     return "\n".join(lines)
+
+
+def _beside(overhead: float | None, ours: float | None) -> str:
+    """An overhead in milliseconds, and how many times ours."""
+    return f"{overhead:.1f} | {overhead / ours:.1f}" if overhead and ours else "- | -"
 
 
 def main() -> None:
