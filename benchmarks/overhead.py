@@ -6,8 +6,8 @@ Every side gets the same scripted model (or the same two messages), the same too
 turns within each round, so a busy machine slows all of them alike. **Alone** is what the two replies and the call take
 with nothing around them; a side's overhead is what its turns take beyond that.
 
-* **Trimtab**: `Trimtab.ask` as in production: SQLite with ``synchronous=FULL``, question on disk before
-  anything is shown or anything done that changes something outside, every event logged, text streamed.
+* **Trimtab**: `Trimtab.ask` as in production: SQLite with ``synchronous=FULL``, nothing shown, and nothing outside
+  changed, before the question is on disk; every event logged, text streamed.
 * **LangGraph**: ``langchain.agents.create_agent`` with ``AsyncSqliteSaver`` as it comes (WAL, durability "async"; it
   leaves ``synchronous`` as SQLite was built, mostly FULL, which the table says). Once streamed, which is the same work
   as ours, and once with ``ainvoke``, which is less. Its checkpoints can be resumed at any step.

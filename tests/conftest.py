@@ -28,6 +28,20 @@ settings.register_profile("trimtab", deadline=None, suppress_health_check=[Healt
 settings.load_profile("trimtab")
 
 
+def _keep_to_its_cores() -> None:
+    """Tests that run in several processes share the cores out, and what each starts keeps to the same: engines that
+    spread over each other's cores mostly wait for one another."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1 or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, cores[number % len(cores) :: workers])
+
+
+_keep_to_its_cores()
+
+
 class NetworkBlocked(RuntimeError):
     """A test reached for something beyond this machine."""
 

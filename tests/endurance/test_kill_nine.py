@@ -130,6 +130,7 @@ class Uploads(Load):
         time.sleep(self.random.uniform(0.05, 0.4))
 
 
+@pytest.mark.timeout(120 + 40 * KILLS)
 def test_nothing_acknowledged_is_lost(tmp_path: Path, models_dir: Path) -> None:
     seed = int(os.environ.get("TRIMTAB_SEED", time.time_ns() % 10**6))
     print(f"seed {seed}, {KILLS} kills")
