@@ -527,8 +527,8 @@ class Trimtab:
     ) -> dict[str, Any]:
         """Store a turn and begin it, once for each key.
 
-        It begins while its row is being committed. Nothing of it is shown, and nothing that changes anything outside is
-        done, before that is on disk: events are writes, so is taking up a remembered approval, and writes keep their order.
+        It begins while its row is being committed. Nothing of it is shown before that is on disk, and nothing done that
+        changes anything outside: events are writes, so is taking up a remembered approval, and writes keep their order.
         """
         fresh: list[Turn] = []
 
