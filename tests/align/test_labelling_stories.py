@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from postgresql import PostgreSQL
 from scripted_app import app_with, follow, new_thread
@@ -25,6 +26,7 @@ from trimtab.gathering import curated, forget_person
 from trimtab.llm.scripted import call
 from trimtab.own_database import LOCAL_USER
 from trimtab.store import imports, people, threads
+from trimtab.store.schema import threads as thread_rows
 
 ANSWERS = ["Tea is a drink made from leaves.", "Go away.", "Tea grows on bushes."]
 
@@ -367,3 +369,38 @@ async def test_importing_twice_adds_nothing_and_taking_it_back_leaves_nothing(tm
     assert told == {(row.kind, row.prompt, row.completion, row.rejected, row.value) for row in rows}
     assert counts["threads"] == 3
     assert after == {"threads": 0, "messages": 0, "feedback": 0}
+
+
+async def test_long_lists_are_read_page_by_page_and_what_is_new_meanwhile_shifts_nothing(tmp_path: Path) -> None:
+    async with app_with(["An answer."], tmp_path, cycle=True) as app, person(app) as me:
+        answers = [await me.answer(f"Question {n}?") for n in range(5)]
+        for answer in answers:
+            await me.say(kind="thumb", message_id=answer["id"], value=1)
+        for path, name in (("/v1/threads", "threads"), ("/v1/feedback", "feedback")):
+            whole = [row["id"] for row in (await me.get(path))[name]]
+            first = await me.get(path, limit=2)
+            newest = await me.answer("And one more?")
+            await me.say(kind="thumb", message_id=newest["id"], value=0)
+            second = await me.get(path, limit=2, before=first["next"])
+            last = await me.get(path, limit=2, before=second["next"])
+            read = [row["id"] for page in (first, second, last) for row in page[name]]
+            assert read == whole[: len(read)]
+            assert (last["next"] is None) == (len(read) == len(whole))
+            odd = await me.http.get(path, params={"before": "yesterday"})
+            assert (odd.status_code, odd.json()["error"]["code"]) == (400, "invalid_input")
+            assert "`next`" in odd.json()["error"]["message"]
+
+
+async def test_rows_of_one_moment_are_each_read_once(tmp_path: Path) -> None:
+    async with app_with([], tmp_path) as app, person(app) as me:
+        for n in range(7):
+            await app.database.write(threads.create, app.owner, f"Thread {n}")
+        same = update(thread_rows).values(updated_at=1_764_000_000.1)
+        await app.database.write(lambda c: c.execute(same).rowcount)
+        read: list[str] = []
+        before = ""
+        while before is not None:
+            page = await me.get("/v1/threads", limit=3, before=before)
+            read += [thread["title"] for thread in page["threads"]]
+            before = page["next"]
+    assert sorted(read) == [f"Thread {n}" for n in range(7)]

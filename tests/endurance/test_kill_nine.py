@@ -211,7 +211,7 @@ def verify(server: Running, kept: Acknowledged) -> None:
             messages = client.get(f"/v1/threads/{thread}").json()["messages"]
             assert [m["role"] for m in messages] == ["user", "assistant"], "asked twice, or half"
         # Values change while people go on rating; `settle` compares them when all is quiet.
-        stored = {f["message_id"] for f in client.get("/v1/feedback").json()["feedback"]}
+        stored = {f["message_id"] for f in feedback(client)}
         assert set(thumbs) <= stored, "a thumb is lost"
         listed = {d["name"]: d for d in client.get("/v1/documents").json()["documents"]}
         for name, text in list(documents.items())[-20:]:
@@ -219,6 +219,15 @@ def verify(server: Running, kept: Acknowledged) -> None:
             got = client.get(f"/v1/documents/{listed[name]['id']}/text").json()["text"]
             assert got.split() == text.split(), f"{name} is not whole"
             assert listed[name]["chunks"] > 0
+
+
+def feedback(client: httpx.Client) -> list[dict[str, Any]]:
+    found, before = [], ""
+    while before is not None:
+        page = client.get("/v1/feedback", params={"before": before}).json()
+        found += page["feedback"]
+        before = page["next"]
+    return found
 
 
 def settle(server: Running, kept: Acknowledged) -> None:
@@ -231,5 +240,5 @@ def settle(server: Running, kept: Acknowledged) -> None:
                 time.sleep(0.1)
             else:
                 raise AssertionError(f"turn {turn} never ended")
-        stored = {f["message_id"]: f["value"] for f in client.get("/v1/feedback").json()["feedback"]}
+        stored = {f["message_id"]: f["value"] for f in feedback(client)}
         assert {m: stored.get(m) for m in kept.thumbs} == kept.thumbs

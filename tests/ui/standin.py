@@ -124,6 +124,12 @@ class Standin:
                 return answer(request, path.removeprefix(start).split("/"), body)
         return problem(404, "not_found", f"No route {path}.")
 
+    def _page(self, params: httpx.QueryParams) -> dict[str, Any]:
+        first, limit = int(params.get("before", 0)), int(params["limit"])
+        more = len(self.threads) > first + limit
+        found = list(self.threads.values())[first : first + limit]
+        return {"threads": found, "next": str(first + limit) if more else None}
+
     def _routes(self) -> dict[str, Callable[[httpx.Request, list[str], Any], httpx.Response]]:
         def ok(data: Any) -> httpx.Response:
             return httpx.Response(200, json=data)
@@ -133,7 +139,7 @@ class Standin:
             "POST /v1/threads/": self._turn,
             "PATCH /v1/threads/": lambda r, p, b: ok(self.threads[p[0]] | b),
             "DELETE /v1/threads/": lambda r, p, b: (self.threads.pop(p[0]), httpx.Response(204))[1],
-            "GET /v1/threads": lambda r, p, b: ok({"threads": list(self.threads.values())}),
+            "GET /v1/threads": lambda r, p, b: ok(self._page(r.url.params)),
             "POST /v1/threads": self._new_thread,
             "GET /v1/events": self._events,
             "GET /v1/approvals/remembered": lambda r, p, b: ok({"remembered": []}),

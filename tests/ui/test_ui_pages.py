@@ -30,6 +30,22 @@ def test_the_first_page_offers_questions_that_can_be_answered(server: Standin) -
     assert app.query_params["thread"] in ("thr_new", ["thr_new"])
 
 
+def test_chats_of_long_ago_are_a_click_away(server: Standin) -> None:
+    for n in range(90):
+        server.add_thread(f"thr_{n}", f"Chat {n}")
+
+    def chats(app: AppTest) -> int:
+        return sum(str(button.key).startswith("thread-") for button in app.sidebar.button)
+
+    app = opened()
+    assert chats(app) == 40
+    app.button(key="older-chats").click().run()
+    assert chats(app) == 80
+    app.button(key="older-chats").click().run()
+    assert chats(app) == 90
+    assert "older-chats" not in [button.key for button in app.button]
+
+
 def test_a_question_is_posted_once_however_often_the_page_runs(server: Standin) -> None:
     app = opened()
     app.chat_input(key="ask").set_value("When is high water?").run()

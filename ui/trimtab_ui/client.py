@@ -16,6 +16,8 @@ import httpx
 QUICK = httpx.Timeout(20.0, connect=3.0)
 SLOW = httpx.Timeout(300.0, connect=3.0)
 """Uploads are read, cut and embedded before the answer comes."""
+PAGE = 500
+"""The most rows that the server gives at once."""
 
 
 class UiError(Exception):
@@ -88,9 +90,16 @@ class Client:
 
     # --- threads and turns
 
-    def threads(self, query: str = "", limit: int = 100) -> list[dict[str, Any]]:
-        params = {"limit": limit, **({"q": query} if query else {})}
-        return list(self._json("GET", "/v1/threads", params=params)["threads"])
+    def threads(self, query: str = "", count: int = 40) -> tuple[list[dict[str, Any]], bool]:
+        """The latest `count`, and whether there are more."""
+        found: list[dict[str, Any]] = []
+        params: dict[str, Any] = {"q": query} if query else {}
+        while True:
+            page = self._json("GET", "/v1/threads", params={**params, "limit": min(count - len(found), PAGE)})
+            found += page["threads"]
+            if len(found) >= count or not page["next"]:
+                return found, bool(page["next"])
+            params["before"] = page["next"]
 
     def new_thread(self, key: str) -> dict[str, Any]:
         return self._json("POST", "/v1/threads", json={}, idempotency=key)

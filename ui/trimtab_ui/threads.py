@@ -13,6 +13,7 @@ from .markup import note
 from .untrusted import plain
 
 SHOWN = 40
+"""Conversations at first, and as many again with each click."""
 
 
 def sidebar(server: Client, current: str) -> None:
@@ -29,13 +30,18 @@ def sidebar(server: Client, current: str) -> None:
         query = st.text_input(
             "Search chats", key="search-chats", placeholder="Search chats", label_visibility="collapsed", max_chars=200
         )
-        found = server.threads(query.strip(), limit=SHOWN + 1)
-        for thread in found[:SHOWN]:
+        shown = st.session_state.setdefault("chats-shown", SHOWN)
+        found, more = server.threads(query.strip(), shown)
+        for thread in found:
             _row(thread, current)
         if not found:
             note("Nothing found." if query.strip() else "No chats yet.")
-        elif len(found) > SHOWN:
-            note(f"The newest {SHOWN} are shown. Search to find older ones.")
+        elif more:
+            st.button("Older chats", key="older-chats", icon=":material/expand_more:", type="tertiary", on_click=_older)
+
+
+def _older() -> None:
+    st.session_state["chats-shown"] += SHOWN
 
 
 def _row(thread: Mapping[str, Any], current: str) -> None:

@@ -16,6 +16,7 @@ from trimtab.domain.errors import Forbidden, InvalidInput, NotFound
 from trimtab.gathering import Outcome, Outcomes, Reading, datasets_dir, forget_person
 from trimtab.own_database import LOCAL_USER
 from trimtab.store import feedback, judgements, versions
+from trimtab.store.listing import place_after
 from trimtab.store.once import once
 
 from .access import App, Caller, Known, public
@@ -87,9 +88,15 @@ async def give(app: App, caller: Known, body: Judgement, key: Key = None) -> dic
 
 
 @router.get("")
-async def listed(app: App, caller: Known) -> dict[str, Any]:
-    rows = await app.database.read(feedback.listed, caller.id)
-    return {"feedback": [_public(row) for row in rows]}
+async def listed(
+    app: App,
+    caller: Known,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    before: Annotated[str, Query(max_length=100)] = "",
+) -> dict[str, Any]:
+    """The latest first; what follows with the `next` of this answer as `before`."""
+    found = await app.database.read(feedback.listed, caller.id, limit=limit + 1, before=before)
+    return {"feedback": [_public(row) for row in found[:limit]], "next": place_after(found, limit)}
 
 
 @router.get("/choices")

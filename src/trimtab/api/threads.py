@@ -15,6 +15,7 @@ from trimtab.domain.errors import InvalidInput
 from trimtab.orchestrator.best_of import MOST
 from trimtab.store import threads, turns
 from trimtab.store.export import as_markdown, file_name
+from trimtab.store.listing import place_after
 from trimtab.store.once import once
 
 from .access import App, Known, public
@@ -59,8 +60,11 @@ async def find(
     caller: Known,
     q: Annotated[str, Query(max_length=500)] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    before: Annotated[str, Query(max_length=100)] = "",
 ) -> dict[str, Any]:
-    return {"threads": await app.database.read(threads.find, caller.id, text=q, limit=limit)}
+    """The latest first; what follows with the `next` of this answer as `before`."""
+    found = await app.database.read(threads.find, caller.id, text=q, limit=limit + 1, before=before)
+    return {"threads": found[:limit], "next": place_after(found, limit)}
 
 
 @router.post("/threads", status_code=201)

@@ -19,6 +19,7 @@ from trimtab.domain.errors import Conflict, InvalidInput, NotFound
 
 from .alignment import curation
 from .encoding import whole
+from .listing import latest
 from .schema import feedback, messages, threads
 from .threads import message_of
 
@@ -119,10 +120,10 @@ def is_of(connection: Connection, owner: str, feedback_id: str) -> bool:
     return connection.execute(mine).first() is not None
 
 
-def listed(connection: Connection, owner: str, *, limit: int = 1000) -> list[dict[str, Any]]:
-    rows = connection.execute(
-        select(feedback).where(feedback.c.owner_id == owner).order_by(feedback.c.updated_at.desc()).limit(limit)
-    )
+def listed(connection: Connection, owner: str, *, limit: int = 1000, before: str = "") -> list[dict[str, Any]]:
+    """What a person said, latest first; `before` is a place in the list (see `listing`): what comes after it."""
+    query = select(feedback).where(feedback.c.owner_id == owner)
+    rows = connection.execute(latest(query, feedback.c.updated_at, feedback.c.id, limit=limit, before=before))
     return [dict(row._mapping) for row in rows]
 
 

@@ -18,6 +18,7 @@ from trimtab.domain import ids
 from trimtab.domain.errors import InvalidInput, NotFound
 
 from . import prepared
+from .listing import latest
 from .schema import feedback, messages, threads
 
 UNTITLED = "New chat"
@@ -81,9 +82,10 @@ def get(connection: Connection, owner: str, thread_id: str) -> dict[str, Any]:
 
 
 def find(
-    connection: Connection, owner: str, *, text: str = "", limit: int = 100, before: float | None = None
+    connection: Connection, owner: str, *, text: str = "", limit: int = 100, before: str = ""
 ) -> list[dict[str, Any]]:
-    """The owner's threads, latest first; with `text`, those whose title or messages contain it."""
+    """The owner's threads, latest first; with `text`, those whose title or messages contain it. `before` is a place in
+    the list (see `listing`): what comes after it."""
     query = select(threads).where(threads.c.owner_id == owner)
     if text.strip():
         wanted = f"%{_escape_like(text.strip())}%"
@@ -92,9 +94,7 @@ def find(
             messages.c.thread_id.in_(mine), messages.c.text.ilike(wanted, escape="\\")
         )
         query = query.where(threads.c.title.ilike(wanted, escape="\\") | threads.c.id.in_(inside))
-    if before is not None:
-        query = query.where(threads.c.updated_at < before)
-    rows = connection.execute(query.order_by(threads.c.updated_at.desc(), threads.c.id.desc()).limit(limit))
+    rows = connection.execute(latest(query, threads.c.updated_at, threads.c.id, limit=limit, before=before))
     return [_public(row._mapping) for row in rows]
 
 
