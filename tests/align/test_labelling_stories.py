@@ -389,6 +389,10 @@ async def test_long_lists_are_read_page_by_page_and_what_is_new_meanwhile_shifts
             odd = await me.http.get(path, params={"before": "yesterday"})
             assert (odd.status_code, odd.json()["error"]["code"]) == (400, "invalid_input")
             assert "`next`" in odd.json()["error"]["message"]
+        told = await me.get("/v1/feedback/outcomes", limit=1)
+        counts = told["counts"]
+        assert (len(told["feedback"]), counts["given"]) == (1, 7)
+        assert sum(counts["trains"].values()) + sum(counts["left_out"].values()) == 7
 
 
 async def test_rows_of_one_moment_are_each_read_once(tmp_path: Path) -> None:

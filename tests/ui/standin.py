@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -124,6 +125,12 @@ class Standin:
                 return answer(request, path.removeprefix(start).split("/"), body)
         return problem(404, "not_found", f"No route {path}.")
 
+    def _outcomes(self, limit: int) -> dict[str, Any]:
+        trains = Counter(row["kind"] for row in self.outcomes if row["trains"])
+        left_out = Counter(row["rule"] for row in self.outcomes if not row["trains"])
+        counts = {"given": len(self.outcomes), "trains": trains, "left_out": left_out}
+        return {"feedback": self.outcomes[:limit], "counts": counts, "curates": True}
+
     def _page(self, params: httpx.QueryParams) -> dict[str, Any]:
         first, limit = int(params.get("before", 0)), int(params["limit"])
         more = len(self.threads) > first + limit
@@ -159,7 +166,7 @@ class Standin:
             "DELETE /v1/feedback/": lambda r, p, b: httpx.Response(204),
             "PATCH /v1/feedback/": lambda r, p, b: ok({"id": p[0], **b}),
             "GET /v1/feedback/choices": lambda r, p, b: ok(CHOICES),
-            "GET /v1/feedback/outcomes": lambda r, p, b: ok({"feedback": self.outcomes, "curates": True}),
+            "GET /v1/feedback/outcomes": lambda r, p, b: ok(self._outcomes(int(r.url.params["limit"]))),
             "GET /v1/labelling/next": self._next,
             "GET /v1/labelling/agreement": lambda r, p, b: ok({"agreement": self.agreement}),
             "POST /v1/turns/": lambda r, p, b: ok({"id": p[0]}),

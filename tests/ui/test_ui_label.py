@@ -103,6 +103,7 @@ def test_what_becomes_of_feedback_is_shown_and_can_be_changed(server: Standin) -
     app = label_page("given")
     assert "1 of 2 would train" in shown(app)
     assert "put down to the documents" in shown(app)
+    assert "outcomes-more" not in [button.key for button in app.button]
     assert "left out: blame: retrieval" in shown(app)
     assert "<img" not in shown(app)
     click(app, "let-0")
@@ -114,6 +115,18 @@ def test_what_becomes_of_feedback_is_shown_and_can_be_changed(server: Standin) -
         ("POST", "/v1/feedback/fbk_2/decision", {"decision": "exclude"}),
         ("PATCH", "/v1/feedback/fbk_2", {"consent": False}),
     ]
+
+
+def test_what_was_said_long_ago_is_counted_and_a_click_away(server: Standin) -> None:
+    row = {"kind": "label", "label": "helpful", "value": 1, "completion": "A", "rejected": "", "by": "ann", "at": 0,
+           "reason": "", "blame": "model", "blame_reason": "", "consent": True, "tainted": False, "trains": True,
+           "rule": "", "why": "", "decision": None}  # fmt: skip
+    server.outcomes = [{**row, "id": f"fbk_{n}", "question": f"Question {n}?"} for n in range(60)]
+    app = label_page("given")
+    assert "60 of 60 would train" in shown(app)
+    assert "Question 59?" not in shown(app)
+    click(app, "outcomes-more")
+    assert "Question 59?" in shown(app)
 
 
 def test_a_thumb_down_is_asked_again_with_the_right_text_and_everything_said_can_be_deleted(server: Standin) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -52,13 +51,12 @@ ADVANCED: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 FEW = 270
 """Judgements that the gate asks for when the reward model is right in 85 of 100 held-out ones; 340 at 80 of 100."""
-MOST = 1000
 
 
 def draw_form() -> None:
     recipe = _recipe()
     given = _given()
-    usable = sum(bool(row["trains"]) for row in given)
+    usable = sum(given["trains"].values())
     _feedback(given, usable)
     budget = st.selectbox("How long", list(BUDGETS), format_func=BUDGET_NAMES.__getitem__, key="align-budget")
     with st.form("align-form", border=True):
@@ -81,28 +79,29 @@ def _recipe() -> dict[str, Any]:
 # --- how much feedback there is
 
 
-def _given() -> list[dict[str, Any]]:
-    """What was said here and what becomes of it: everybody's for who curates, else one's own."""
+def _given() -> dict[str, Any]:
+    """How much was said here and what becomes of it: everybody's for who curates, else one's own."""
     client = session.client()
     try:
-        return list(client.outcomes(everybody=True, limit=MOST)["feedback"])
+        counts: dict[str, Any] = client.outcomes(everybody=True, limit=1)["counts"]
     except ApiError as error:
         if error.status != 403:
             raise
-        return list(client.outcomes(limit=MOST)["feedback"])
+        counts = client.outcomes(limit=1)["counts"]
+    return counts
 
 
-def _feedback(given: Sequence[Mapping[str, Any]], usable: int) -> None:
-    if not given:
+def _feedback(given: Mapping[str, Any], usable: int) -> None:
+    if not given["given"]:
         note("Nobody has rated an answer here yet. The data that comes with Trimtab shows how aligning works; "
              "rate answers in the chat or on the Label page to align to your own.")  # fmt: skip
         return
-    kinds = Counter(KINDS.get(str(row["kind"]), "edits") for row in given if row["trains"])
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    note(tag("strong", f"{usable} of {len(given)} judgements given here would train"), f": {told}." if told else ".")
-    if left := Counter(str(row["rule"]) for row in given if not row["trains"]):
+    told = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in given["trains"].items())
+    note(tag("strong", f"{usable} of {given['given']} judgements given here would train"),
+         f": {told}." if told else ".")  # fmt: skip
+    if left := sorted(given["left_out"].items(), key=lambda one: -one[1]):
         with st.expander("What curation leaves out", icon=":material/filter_alt:", key="align-left-out"):
-            draw(table(("Rule", "Judgements"), left.most_common()))
+            draw(table(("Rule", "Judgements"), left))
             note("The Label page shows each with its reason; who curates may let it in.")
     if usable < FEW:
         notice(f"{usable} judgements are too few to prove anything.",
@@ -165,8 +164,8 @@ def _number(recipe: Mapping[str, Any], section: str, name: str, label: str, budg
     return kind(found)
 
 
-def _order(wanted: dict[str, Any], given: Sequence[Mapping[str, Any]]) -> None:
-    if fault := too_little(wanted["data"], given):
+def _order(wanted: dict[str, Any], given: Mapping[str, Any]) -> None:
+    if fault := too_little(wanted["data"], given["trains"]):
         notice(fault, "Choose more to learn from.", "bad")
         return
     job = session.act(session.client().start_job, "align", wanted)
@@ -175,16 +174,13 @@ def _order(wanted: dict[str, Any], given: Sequence[Mapping[str, Any]]) -> None:
     st.rerun()
 
 
-def too_little(data: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> str:
-    """Why a training could not even begin; empty when it can."""
+def too_little(data: Mapping[str, Any], trains: Mapping[str, int]) -> str:
+    """Why a training could not even begin; empty when it can. `trains` says how many of each kind could be learnt."""
     if not any(data[source] for source in ("bundled", "feedback", "constitution")):
         return "There is nothing to learn from."
     if data["bundled"]:
         return ""
-    usable = [row for row in given if row["trains"]]
-    if data["labels_only"]:
-        usable = [row for row in usable if row["kind"] == "label"]
-    if not usable:
+    if not (trains.get("label") if data["labels_only"] else sum(trains.values())):
         what = "0/1 labels" if data["labels_only"] else "judgements"
         return f"There are no {what} of people's here to learn from, and what is learnt has to be tried on some."
     if not data["feedback"]:

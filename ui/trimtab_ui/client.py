@@ -183,7 +183,7 @@ class Client:
     def agreement(self) -> dict[str, Any]:
         return dict(self._json("GET", "/v1/labelling/agreement")["agreement"])
 
-    def outcomes(self, *, everybody: bool = False, limit: int = 200) -> dict[str, Any]:
+    def outcomes(self, *, everybody: bool = False, limit: int) -> dict[str, Any]:
         return self._json("GET", "/v1/feedback/outcomes", params={"everybody": everybody, "limit": limit})
 
     def decide_feedback(self, feedback_id: str, decision: str) -> dict[str, Any]:

@@ -17,24 +17,32 @@ CULPRITS = {
 }
 CULPRIT_WORDS = {"retrieval": "It was the documents", "tool": "It was the tool"}
 SHOWN = 50
+"""Judgements at first, and as many again with each click."""
+MOST = 1000
 
 
 def draw_given() -> None:
-    found = session.client().outcomes()
+    shown = st.session_state.setdefault("outcomes-shown", SHOWN)
+    found = session.client().outcomes(limit=shown)
     curates = bool(found["curates"])
     everybody = curates and st.toggle("Everybody's", key="outcomes-everybody")
     if everybody:
-        found = session.client().outcomes(everybody=True)
-    rows = list(found["feedback"])
+        found = session.client().outcomes(everybody=True, limit=shown)
+    counts = found["counts"]
     forgetting.draw_forgotten()
-    if not rows:
+    if not counts["given"]:
         note("Nothing yet. Rate an answer here or in the chat.")
         return
-    trained = sum(bool(row["trains"]) for row in rows)
-    note(f"{trained} of {len(rows)} would train the next version of the model.")
-    for number, row in enumerate(rows[:SHOWN]):
+    note(f"{sum(counts['trains'].values())} of {counts['given']} would train the next version of the model.")
+    for number, row in enumerate(found["feedback"]):
         _one(row, number, curates)
+    if counts["given"] > shown and shown < MOST:
+        st.button("Show more", key="outcomes-more", icon=":material/expand_more:", type="tertiary", on_click=_more)
     forgetting.draw_forget()
+
+
+def _more() -> None:
+    st.session_state["outcomes-shown"] = min(st.session_state["outcomes-shown"] + SHOWN, MOST)
 
 
 def _one(row: Mapping[str, Any], number: int, curates: bool) -> None:

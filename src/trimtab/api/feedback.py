@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -117,16 +118,24 @@ async def what_becomes(
     everybody: bool = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> dict[str, Any]:
-    """What becomes of feedback, the latest first: does it train, and if not, by which rule and why. `everybody` is for
-    those who curate."""
+    """What becomes of feedback, the latest first: does it train, and if not, by which rule and why. The counts are of
+    all of it, also of what `limit` leaves out. `everybody` is for those who curate."""
     if everybody and not _curates(app, caller):
         raise Forbidden(
             "Only who curates sees everybody's feedback. Ask whoever runs this to add you to trusted_people."
         )
     known: Outcomes = request.app.state.outcomes
     found = await app.database.read(known.of, app.settings, Reading(app.profile, app.orchestrator.count))
-    shown = [outcome for outcome in found if everybody or outcome.owner == caller.id][:limit]
-    return {"feedback": [_wire(outcome) for outcome in shown], "curates": _curates(app, caller)}
+    theirs = [outcome for outcome in found if everybody or outcome.owner == caller.id]
+    return {
+        "feedback": [_wire(outcome) for outcome in theirs[:limit]],
+        "counts": {
+            "given": len(theirs),
+            "trains": Counter(outcome.row.kind for outcome in theirs if not outcome.rule),
+            "left_out": Counter(outcome.rule for outcome in theirs if outcome.rule),
+        },
+        "curates": _curates(app, caller),
+    }
 
 
 @router.get("/{feedback_id}/versions")
