@@ -43,6 +43,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
         assert running.stop() == 0
 
 
+FREE = "() => { const box = document.querySelector('.st-key-ask textarea'); return box && !box.disabled; }"
+"""One can ask; while a page is being drawn anew there is nothing to ask with."""
+
+
 def opened(page: Page, server: Running, path: str = "") -> None:
     page.goto(f"{server.ui_url}/{path}")
     page.get_by_role("link", name="Knowledge").first.wait_for()
@@ -51,7 +55,7 @@ def opened(page: Page, server: Running, path: str = "") -> None:
 def ask(page: Page, text: str) -> None:
     box = page.locator(".st-key-ask textarea")
     box.wait_for()
-    page.wait_for_function("() => !document.querySelector('.st-key-ask textarea').disabled")
+    page.wait_for_function(FREE)
     box.fill(text)
     box.press("Enter")
 
@@ -69,7 +73,7 @@ def see(within: Locator, text: str | re.Pattern[str]) -> None:
 def idle(page: Page) -> None:
     """The answer is finished and drawn."""
     page.locator(".st-key-live-answer").wait_for(state="detached")
-    page.wait_for_function("() => !document.querySelector('.st-key-ask textarea').disabled")
+    page.wait_for_function(FREE)
 
 
 def shot(page: Page, shots: Path, name: str) -> None:

@@ -22,8 +22,8 @@ from trimtab.store import people
 
 pytestmark = pytest.mark.model
 
-Q8 = row("llamacpp/q8_0", memory=410, disk=145, first=1.6, rate=24, loss=0.004)
-INT8 = row("openvino/int8", memory=620, disk=153, first=0.4, rate=41, loss=0.006)
+Q8 = row("llamacpp/q8_0", memory=410, disk=145, first=1.6, rate=24, loss=0.004, threads=1)
+INT8 = row("openvino/int8", memory=620, disk=153, first=0.4, rate=41, loss=0.006, threads=1)
 
 
 @pytest.fixture
