@@ -164,13 +164,17 @@ def test_a_reload_a_second_tab_and_a_page_switch_lose_nothing(page: Page, server
 
 
 def test_answers_are_rated_and_the_database_knows(page: Page, server: Running, shots: Path) -> None:
+    from playwright.sync_api import expect
+
     opened(page, server)
     for question, thumb in (("What is 12*12?", 1), ("What is 9 plus 8?", 0)):
         before = answers(page).count()
         ask(page, question)
         answers(page).nth(before).wait_for()
         idle(page)
-        answers(page).nth(before).locator("[data-testid='stFeedback'] button").nth(1 - thumb).click()
+        thumbs = answers(page).nth(before).locator("[data-testid='stFeedback'] button")
+        expect(thumbs.first).to_be_in_viewport()  # without anybody having scrolled
+        thumbs.nth(1 - thumb).click()
         page.locator("[class*='st-key-reason-'] input").nth(before).wait_for()
     shot(page, shots, "chat-rated")
     with sqlite3.connect(server.home / "trimtab.db") as database:

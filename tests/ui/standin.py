@@ -313,4 +313,5 @@ def question(message_id: str, text: str) -> dict[str, Any]:
 
 def an_answer(message_id: str, text: str, **more: Any) -> dict[str, Any]:
     base = {"id": message_id, "role": "assistant", "text": text, "status": "done", "siblings": [message_id]}
+    base["turn_id"] = f"trn_{message_id}"
     return {**base, "citations": [], "usage": {}, "timing": {}, "lineage": {}, "steps": [], "feedback": [], **more}

@@ -46,6 +46,23 @@ def test_chats_of_long_ago_are_a_click_away(server: Standin) -> None:
     assert "older-chats" not in [button.key for button in app.button]
 
 
+def test_a_long_chat_begins_with_its_latest_messages_and_earlier_ones_are_a_click_away(server: Standin) -> None:
+    said = [(question(f"q{n}", f"Question {n}?"), an_answer(f"a{n}", f"Answer {n}.")) for n in range(40)]
+    server.add_thread("thr_1", "Long", *(message for pair in said for message in pair))
+
+    def numbers(app: AppTest) -> list[int]:
+        return [n for n in range(40) if f"Question {n}?" in shown(app)]
+
+    app = opened("thr_1")
+    assert numbers(app) == list(range(25, 40))
+    assert app.button(key="earlier").label == "Earlier messages (50)"
+    app.button(key="earlier").click().run()
+    assert numbers(app) == list(range(10, 40))
+    app.button(key="earlier").click().run()
+    assert numbers(app) == list(range(40))
+    assert "earlier" not in [button.key for button in app.button]
+
+
 def test_a_question_is_posted_once_however_often_the_page_runs(server: Standin) -> None:
     app = opened()
     app.chat_input(key="ask").set_value("When is high water?").run()

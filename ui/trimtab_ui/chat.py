@@ -7,7 +7,7 @@ tab or another page in mid-answer therefore lose nothing; whoever comes back fin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -27,6 +27,9 @@ SELDOM = 1.0
 """The same while it waits for a person; the card itself is drawn outside the fragment, so typing is not disturbed."""
 
 LONGEST_QUESTION = 16_000
+SHOWN = 30
+"""Messages of a conversation that are drawn at first, and as many again with each click: each costs a moment, and all
+are drawn anew with every question."""
 ANSWERS = {1: "1 answer", 2: "Best of 2", 4: "Best of 4", 8: "Best of 8"}
 DOCUMENTS = {"auto": "Docs if useful", "only": "Docs only", "off": "No docs"}
 
@@ -43,8 +46,9 @@ def page() -> None:
         draw_welcome(server, submit)
     else:
         _conversation(found, bool(active))
-    if active:
-        _follow(str(active))
+    doing = _follow(str(active)) if active else "done"
+    if found is not None and found["messages"]:
+        _to_the_end(current, str(active or found["messages"][-1]["turn_id"]), doing)
     _composer(str(active or ""))
     dialogs.show()
 
@@ -65,11 +69,37 @@ def _read(server: Client, thread_id: str) -> dict[str, Any] | None:
 
 def _conversation(found: Mapping[str, Any], busy: bool) -> None:
     thread_id = str(found["thread"]["id"])
-    for message in found["messages"]:
+    for message in _shown(thread_id, found["messages"]):
         if message["role"] == "user":
             answer.draw_question(message)
         elif message["status"] not in ("running", "waiting"):
             answer.draw_answer(message, thread_id, busy)
+
+
+def _shown(thread_id: str, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The latest messages, from a question on, under a button that brings more."""
+    wanted = st.session_state.get("wanted-messages", {}).get(thread_id, SHOWN)
+    hidden = max(0, len(messages) - wanted)
+    if hidden and messages[hidden]["role"] != "user":
+        hidden -= 1
+    if hidden:
+        st.button(
+            f"Earlier messages ({hidden})", key="earlier", icon=":material/expand_less:", type="tertiary",
+            on_click=_earlier, args=(thread_id, wanted + SHOWN),
+        )  # fmt: skip
+    return messages[hidden:]
+
+
+def _earlier(thread_id: str, wanted: int) -> None:
+    st.session_state["wanted-messages"] = {thread_id: wanted}
+
+
+def _to_the_end(thread_id: str, turn_id: str, doing: str) -> None:
+    """Whoever opens a conversation is where it goes on, and sees a new question, however soon it was answered; then the
+    end of the answer, unless they have gone elsewhere to read."""
+    times, now = session.opened_anew(thread_id)
+    mark = f"{times}-{turn_id}"
+    scroll_here(f"{mark}-{doing}", jump=now, unless_away_since=f"{mark}-working" if doing == "done" else "")
 
 
 # --- following an answer
@@ -83,7 +113,8 @@ def _live(turn_id: str) -> Live:
     return kept
 
 
-def _follow(turn_id: str) -> None:
+def _follow(turn_id: str) -> str:
+    """Draw a turn that is under way: it is `working`, or `waiting` for a person."""
     live = _live(turn_id)
     live.take(session.client().events(turn_id, live.cursor))
     if live.ended:
@@ -94,7 +125,7 @@ def _follow(turn_id: str) -> None:
     st.fragment(_watch, run_every=SELDOM if waiting else OFTEN)(turn_id, waiting)
     if waiting:
         _approvals(turn_id)
-    scroll_here(f"{turn_id}-{waiting}")
+    return "waiting" if waiting else "working"
 
 
 def _watch(turn_id: str, waiting: bool) -> None:

@@ -14,6 +14,7 @@ from trimtab_ui import (
     look,
     models_page,
     plan_page,
+    session,
     settings_page,
 )
 from trimtab_ui.client import KeyRefused, ServerDown, UiError
@@ -36,6 +37,7 @@ def main() -> None:
         ],
         position="top",
     )
+    session.arrive(page.url_path)
     try:
         page.run()
     except UiError as error:

@@ -99,6 +99,22 @@ def current_thread() -> str:
     return str(st.session_state.get("thread", ""))
 
 
+def arrive(page: str) -> None:
+    """Count it when somebody comes to a page from another."""
+    at, times = st.session_state.get("visit", ("", 0))
+    if at != page:
+        st.session_state["visit"] = page, times + 1
+
+
+def opened_anew(thread_id: str) -> tuple[int, bool]:
+    """How often a thread was opened in this tab, or come back to from another page; whether it is just now."""
+    here = st.session_state.get("visit"), thread_id
+    at, times = st.session_state.get("opened", (None, 0))
+    if at != here:
+        st.session_state["opened"] = here, times + 1
+    return st.session_state["opened"][1], at != here
+
+
 def open_thread(thread_id: str) -> None:
     st.session_state["thread"] = thread_id
     if thread_id:
