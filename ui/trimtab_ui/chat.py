@@ -83,10 +83,9 @@ def _shown(thread_id: str, messages: Sequence[Mapping[str, Any]]) -> Sequence[Ma
     if hidden and messages[hidden]["role"] != "user":
         hidden -= 1
     if hidden:
-        st.button(
-            f"Earlier messages ({hidden})", key="earlier", icon=":material/expand_less:", type="tertiary",
-            on_click=_earlier, args=(thread_id, wanted + SHOWN),
-        )  # fmt: skip
+        more = (thread_id, wanted + SHOWN)
+        icon = ":material/expand_less:"
+        st.button("Earlier messages", key="earlier", icon=icon, type="tertiary", on_click=_earlier, args=more)
     return messages[hidden:]
 
 
