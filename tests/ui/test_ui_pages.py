@@ -55,11 +55,11 @@ def test_a_long_chat_begins_with_its_latest_messages_and_earlier_ones_are_a_clic
 
     app = opened("thr_1")
     assert numbers(app) == list(range(25, 40))
-    app.button(key="earlier").click().run()
+    app.button(key="earlier-thr_1").click().run()
     assert numbers(app) == list(range(10, 40))
-    app.button(key="earlier").click().run()
+    app.button(key="earlier-thr_1").click().run()
     assert numbers(app) == list(range(40))
-    assert "earlier" not in [button.key for button in app.button]
+    assert "earlier-thr_1" not in [button.key for button in app.button]
 
 
 def test_a_question_is_posted_once_however_often_the_page_runs(server: Standin) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from . import answer, dialogs, session, threads
+from . import answer, dialogs, more, session, threads
 from .cards import draw_approval, summary
 from .client import ApiError, Client, UiError
 from .live import Live, calls
@@ -78,19 +78,13 @@ def _conversation(found: Mapping[str, Any], busy: bool) -> None:
 
 def _shown(thread_id: str, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """The latest messages, from a question on, under a button that brings more."""
-    wanted = st.session_state.get("wanted-messages", {}).get(thread_id, SHOWN)
-    hidden = max(0, len(messages) - wanted)
+    key = f"earlier-{thread_id}"
+    hidden = max(0, len(messages) - more.shown(key, SHOWN))
     if hidden and messages[hidden]["role"] != "user":
         hidden -= 1
     if hidden:
-        more = (thread_id, wanted + SHOWN)
-        icon = ":material/expand_less:"
-        st.button("Earlier messages", key="earlier", icon=icon, type="tertiary", on_click=_earlier, args=more)
+        more.button("Earlier messages", key, SHOWN, ":material/expand_less:")
     return messages[hidden:]
-
-
-def _earlier(thread_id: str, wanted: int) -> None:
-    st.session_state["wanted-messages"] = {thread_id: wanted}
 
 
 def _to_the_end(thread_id: str, turn_id: str, doing: str) -> None:

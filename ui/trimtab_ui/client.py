@@ -90,7 +90,7 @@ class Client:
 
     # --- threads and turns
 
-    def threads(self, query: str = "", count: int = 40) -> tuple[list[dict[str, Any]], bool]:
+    def threads(self, query: str, count: int) -> tuple[list[dict[str, Any]], bool]:
         """The latest `count`, and whether there are more."""
         found: list[dict[str, Any]] = []
         params: dict[str, Any] = {"q": query} if query else {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from . import forgetting, look, session
+from . import forgetting, look, more, session
 from .markup import Safe, badge, draw, note, tag
 from .untrusted import plain, render_untrusted
 
@@ -22,7 +22,7 @@ MOST = 1000
 
 
 def draw_given() -> None:
-    shown = st.session_state.setdefault("outcomes-shown", SHOWN)
+    shown = min(more.shown("outcomes-more", SHOWN), MOST)
     found = session.client().outcomes(limit=shown)
     curates = bool(found["curates"])
     everybody = curates and st.toggle("Everybody's", key="outcomes-everybody")
@@ -37,12 +37,8 @@ def draw_given() -> None:
     for number, row in enumerate(found["feedback"]):
         _one(row, number, curates)
     if counts["given"] > shown and shown < MOST:
-        st.button("Show more", key="outcomes-more", icon=":material/expand_more:", type="tertiary", on_click=_more)
+        more.button("Show more", "outcomes-more", SHOWN)
     forgetting.draw_forget()
-
-
-def _more() -> None:
-    st.session_state["outcomes-shown"] = min(st.session_state["outcomes-shown"] + SHOWN, MOST)
 
 
 def _one(row: Mapping[str, Any], number: int, curates: bool) -> None:

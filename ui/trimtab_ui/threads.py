@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from . import session
+from . import more, session
 from .client import Client
 from .markup import note
 from .untrusted import plain
@@ -30,18 +30,13 @@ def sidebar(server: Client, current: str) -> None:
         query = st.text_input(
             "Search chats", key="search-chats", placeholder="Search chats", label_visibility="collapsed", max_chars=200
         )
-        shown = st.session_state.setdefault("chats-shown", SHOWN)
-        found, more = server.threads(query.strip(), shown)
+        found, left = server.threads(query.strip(), more.shown("older-chats", SHOWN))
         for thread in found:
             _row(thread, current)
         if not found:
             note("Nothing found." if query.strip() else "No chats yet.")
-        elif more:
-            st.button("Older chats", key="older-chats", icon=":material/expand_more:", type="tertiary", on_click=_older)
-
-
-def _older() -> None:
-    st.session_state["chats-shown"] += SHOWN
+        elif left:
+            more.button("Older chats", "older-chats", SHOWN)
 
 
 def _row(thread: Mapping[str, Any], current: str) -> None:

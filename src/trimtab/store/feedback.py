@@ -123,7 +123,7 @@ def is_of(connection: Connection, owner: str, feedback_id: str) -> bool:
 def listed(connection: Connection, owner: str, *, limit: int = 1000, before: str = "") -> list[dict[str, Any]]:
     """What a person said, latest first; `before` is a place in the list (see `listing`): what comes after it."""
     query = select(feedback).where(feedback.c.owner_id == owner)
-    rows = connection.execute(latest(query, feedback.c.updated_at, feedback.c.id, limit=limit, before=before))
+    rows = connection.execute(latest(query, feedback, limit=limit, before=before))
     return [dict(row._mapping) for row in rows]
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Select, and_, or_
+from sqlalchemy import Select, Table, and_, or_
 
 from trimtab.domain.errors import InvalidInput
 
 
-def latest(query: Select[Any], at: Column[float], key: Column[str], *, limit: int, before: str = "") -> Select[Any]:
-    """The first `limit` rows of `query`, latest first by `at`, or those that follow the place `before`.
+def latest(query: Select[Any], table: Table, *, limit: int, before: str = "") -> Select[Any]:
+    """The first `limit` rows of `query`, which selects from `table`, or those that follow the place `before`.
 
     Raises:
         InvalidInput: `before` is no place.
     """
+    at, key = table.c.updated_at, table.c.id
     if before:
         moment, _, last = before.partition("~")
         try:

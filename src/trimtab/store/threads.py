@@ -94,7 +94,7 @@ def find(
             messages.c.thread_id.in_(mine), messages.c.text.ilike(wanted, escape="\\")
         )
         query = query.where(threads.c.title.ilike(wanted, escape="\\") | threads.c.id.in_(inside))
-    rows = connection.execute(latest(query, threads.c.updated_at, threads.c.id, limit=limit, before=before))
+    rows = connection.execute(latest(query, threads, limit=limit, before=before))
     return [_public(row._mapping) for row in rows]
 
 
